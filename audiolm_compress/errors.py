@@ -1,0 +1,23 @@
+"""Errors that a user can act on: each says what was asked, what was found and what to do."""
+
+from __future__ import annotations
+
+
+class AudioLMError(Exception):
+    """Base of all errors that come from the user's input; the command line turns it into exit code 2."""
+
+
+class RecipeError(AudioLMError):
+    """A recipe cannot be read, or one of its entries is impossible."""
+
+
+class BaselineError(AudioLMError):
+    """A checkpoint cannot be loaded: wrong layout, missing, unknown or wrongly shaped tensors."""
+
+
+class DataError(AudioLMError):
+    """An annotation or an audio file cannot be used."""
+
+
+class PassError(AudioLMError):
+    """A pass cannot be applied to this model with these settings."""

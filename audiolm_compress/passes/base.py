@@ -1,0 +1,89 @@
+"""What a pass is, what it may use and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from pydantic import Field
+
+from audiolm_compress.data.example import Example
+from audiolm_compress.settings import Settings
+
+if TYPE_CHECKING:
+    from audiolm_compress.salmonn.model import Salmonn
+
+
+class Progress(Protocol):
+    """Where long work says how far it is."""
+
+    def start(self, description: str, total: int) -> None:
+        """Open a line of ``total`` equal steps."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Count ``steps`` of the open line as done."""
+
+
+class Silent:
+    """A progress that shows nothing."""
+
+    def start(self, description: str, total: int) -> None:
+        """Ignore the line."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Ignore the steps."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may use besides the model and its own settings.
+
+    Attributes:
+        calibration: clips with instruction and reference text, from training data.
+        rng: seeded from the recipe's seed and the pass's position.
+        reference: loads the untouched baseline on demand (a teacher).
+        progress: shows the state of long work.
+    """
+
+    calibration: Sequence[Example]
+    rng: torch.Generator
+    reference: Callable[[], Salmonn]
+    progress: Progress = field(default_factory=Silent)
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What a pass did, in numbers that a reader can check.
+
+    Attributes:
+        changed: False if the model is exactly as before; the summary then says why.
+        summary: one sentence.
+        figures: totals, such as layers changed or bytes saved.
+        modules: one row of figures per changed module.
+        notes: every skip, fall-back or choice that was made for the user.
+    """
+
+    changed: bool
+    summary: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    modules: Sequence[Mapping[str, Any]] = ()
+    notes: Sequence[str] = ()
+
+
+class Pass(Settings):
+    """Base of the passes that a recipe can name.
+
+    A subclass narrows ``kind`` to its own name, which is the key ``pass`` of its YAML entry.
+    """
+
+    kind: str = Field(alias="pass")
+
+    def apply(self, model: Salmonn, context: Context) -> PassReport:
+        """Change ``model`` in place and tell what changed.
+
+        Raises:
+            PassError: the settings are impossible for this model.
+        """
+        raise NotImplementedError
