@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FRAMES_PER_SECOND = 50
 QFORMER_NORM_EPS = 1e-12
 
 
@@ -32,10 +31,11 @@ class ConnectorConfig:
     """Sizes of the connector.
 
     Attributes:
-        speech_width, audio_width, llm_width: widths of Whisper, BEATs and the LLM's embeddings.
+        speech_width, audio_width, llm_width: widths of Whisper, BEATs (0: there is none) and the LLM's
+            embeddings.
         hidden, heads, layers, intermediate: the Q-Former's sizes.
         queries: audio tokens per window.
-        window, stride: in frames of 20 ms.
+        window, stride: in frames of 20 ms; window 0 is one window over the whole stream.
         dropout: in training only.
     """
 
@@ -57,6 +57,8 @@ class ConnectorConfig:
 
     def tokens(self, frames: int) -> int:
         """Audio tokens that come out of ``frames`` encoder frames."""
+        if self.window == 0:
+            return self.queries
         return max(0, (frames - self.window) // self.stride + 1) * self.queries
 
 
@@ -126,6 +128,8 @@ class QFormer(nn.Module):
 
     def windows(self, frames: Tensor) -> Tensor:
         """Cut [batch, T, width] into [batch * windows, window, width]; trailing frames are dropped."""
+        if self.config.window == 0:
+            return frames
         cut = frames.unfold(1, self.config.window, self.config.stride)
         return cut.transpose(-1, -2).flatten(0, 1)
 
@@ -160,22 +164,25 @@ class Connector(nn.Module):
         super().__init__()
         self.config = config
         self.ln_speech = nn.LayerNorm(config.speech_width)
-        self.ln_audio = nn.LayerNorm(config.audio_width)
+        self.ln_audio = nn.LayerNorm(config.audio_width) if config.audio_width else None
         self.qformer = QFormer(config)
         self.projection = nn.Linear(config.hidden, config.llm_width)
 
-    def join(self, speech: Tensor, audio: Tensor) -> Tensor:
+    def join(self, speech: Tensor, audio: Tensor | None) -> Tensor:
         """Norm both streams, zero-pad the shorter one at its end and concatenate the features.
 
         Args:
             speech: Whisper states [batch, T, speech_width].
-            audio: BEATs states [batch, N, audio_width].
+            audio: BEATs states [batch, N, audio_width]; None for a connector without that stream.
 
         Returns:
             [batch, max(T, N), speech_width + audio_width].
         """
         dtype = self.ln_speech.weight.dtype
-        speech, audio = self.ln_speech(speech.to(dtype)), self.ln_audio(audio.to(dtype))
+        speech = self.ln_speech(speech.to(dtype))
+        if self.ln_audio is None or audio is None:
+            return speech
+        audio = self.ln_audio(audio.to(dtype))
         missing = speech.shape[1] - audio.shape[1]
         if missing > 0:
             audio = F.pad(audio, (0, 0, 0, missing))
@@ -183,6 +190,6 @@ class Connector(nn.Module):
             speech = F.pad(speech, (0, 0, 0, -missing))
         return torch.cat((speech, audio), dim=-1)
 
-    def forward(self, speech: Tensor, audio: Tensor) -> Tensor:
+    def forward(self, speech: Tensor, audio: Tensor | None) -> Tensor:
         """Audio tokens [batch, windows * queries, llm_width] of two streams of encoder states."""
         return self.projection(self.qformer(self.join(speech, audio)).flatten(1, 2))

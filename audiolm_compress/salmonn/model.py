@@ -1,0 +1,368 @@
+"""The model: speech encoder, audio encoder, connector and LLM as named parts.
+
+Data flows one way: waveforms -> encoder states -> audio tokens -> prompt around them -> LLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from audiolm_compress.data.example import SAMPLE_RATE, Example
+from audiolm_compress.errors import PassError
+from audiolm_compress.salmonn.beats import Beats
+from audiolm_compress.salmonn.connector import Connector
+from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.prompts import Prompts
+
+IGNORED = -100
+PARTS = ("speech_encoder", "audio_encoder", "connector", "llm")
+
+
+@dataclass(frozen=True)
+class AudioTokens:
+    """What the LLM reads of a clip.
+
+    Attributes:
+        embeddings: [batch, tokens, hidden], before the embedding scale that some LLMs have.
+        mask: int64 [batch, tokens], 1 where a token is to be read.
+    """
+
+    embeddings: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the LLM's blocks get: ``embeds`` [batch, length, hidden] with the embedding scale applied,
+    ``mask`` int64 [batch, length] and, in training, ``labels`` int64 [batch, length] (-100 is ignored)."""
+
+    embeds: Tensor
+    mask: Tensor
+    labels: Tensor | None = None
+
+
+class ReplacedModule(Protocol):
+    """A module that can say how it is to be built again."""
+
+    def spec(self) -> dict[str, Any]:
+        """JSON form from which an equal, empty module is built."""
+
+
+class Salmonn(nn.Module):
+    """An audio language model of the SALMONN family.
+
+    Args:
+        speech_encoder: Whisper's encoder.
+        audio_encoder: BEATs, or None for a model that hears through Whisper alone.
+        connector: turns encoder states into audio tokens.
+        llm: any causal LM of transformers, or a peft model around one (LoRA unmerged).
+        tokenizer: of the LLM, with a pad token.
+        feature_extractor: makes Whisper's log-mel input, padded to 30 s.
+        prompts: instructions per task.
+        decode: settings of generation under ``default`` and, where they differ, per task.
+        end_symbol: text that ends every answer in training.
+        max_text_tokens: longest text in training, end symbol included.
+    """
+
+    def __init__(
+        self,
+        speech_encoder: WhisperEncoder,
+        audio_encoder: Beats | None,
+        connector: Connector,
+        llm: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        feature_extractor: WhisperFeatureExtractor,
+        prompts: Prompts,
+        decode: Mapping[str, DecodeSettings] | None = None,
+        end_symbol: str = "</s>",
+        max_text_tokens: int = 300,
+    ) -> None:
+        super().__init__()
+        self.speech_encoder = speech_encoder
+        self.audio_encoder = audio_encoder
+        self.connector = connector
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.feature_extractor = feature_extractor
+        self.prompts = prompts
+        self.decode = {"default": DecodeSettings(end_sym=end_symbol)} if decode is None else dict(decode)
+        self.end_symbol = end_symbol
+        self.max_text_tokens = max_text_tokens
+        self.replaced: dict[str, dict[str, Any]] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.connector.ln_speech.weight.device
+
+    @property
+    def causal_lm(self) -> PreTrainedModel:
+        """The LLM itself, inside its LoRA wrapping if there is one."""
+        return self.llm.get_base_model() if isinstance(self.llm, PeftModel) else self.llm
+
+    # From sound to audio tokens
+
+    def encode_audio(self, waveforms: Sequence[Tensor]) -> AudioTokens:
+        """Hear clips.
+
+        Args:
+            waveforms: float samples at 16 kHz in [-1, 1], one tensor of shape [samples] a clip. Clips
+                shorter than 1 s are padded with silence. Whisper hears the first 30 s of a longer one.
+
+        Returns:
+            Audio tokens of all clips; whatever a clip's length, Whisper's 30 s of states are read.
+        """
+        return self.connect(self.encode_speech(waveforms), self.encode_sound(waveforms))
+
+    def encode_speech(self, waveforms: Sequence[Tensor]) -> Tensor:
+        """Whisper's states [batch, 1500, speech_width]."""
+        features = self.feature_extractor(
+            [waveform.float().cpu().numpy() for waveform in waveforms],
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+        ).input_features
+        weight = self.speech_encoder.conv1.weight
+        return self.speech_encoder(features.to(weight.device, weight.dtype)).last_hidden_state
+
+    def encode_sound(self, waveforms: Sequence[Tensor]) -> Tensor | None:
+        """BEATs' states [batch, tokens, audio_width], padded ones included; None without BEATs."""
+        if self.audio_encoder is None:
+            return None
+        lengths = [max(len(waveform), SAMPLE_RATE) for waveform in waveforms]
+        batch = torch.zeros(len(lengths), max(lengths), device=self.device)
+        for row, waveform in zip(batch, waveforms, strict=True):
+            row[: len(waveform)] = waveform
+        ends = torch.tensor(lengths, device=self.device)
+        padding = torch.arange(batch.shape[1], device=self.device) >= ends[:, None]
+        return self.audio_encoder(batch, padding).features
+
+    def connect(self, speech_states: Tensor, audio_states: Tensor | None) -> AudioTokens:
+        """Audio tokens of encoder states: Whisper [batch, T, Ds] and BEATs [batch, N, Da]."""
+        embeddings = self.connector(speech_states, audio_states)
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.int64, device=embeddings.device)
+        return AudioTokens(embeddings, mask)
+
+    # The prompt around the tokens
+
+    def prepare(
+        self, waveforms: Sequence[Tensor], task: str = "asr", prompt: str | None = None
+    ) -> Inputs:
+        """Prompt and audio of clips, ready for generation: bos, before, audio, after."""
+        around = [self.prompts.around(task, prompt)] * len(waveforms)
+        return self.wrap(self.encode_audio(waveforms), around, padding_side="left")
+
+    def prepare_examples(self, examples: Sequence[Example]) -> Inputs:
+        """As ``prepare``, each example with the instruction of its own task and its question."""
+        audio = self.encode_audio([example.waveform for example in examples])
+        return self.wrap(audio, self._around(examples), padding_side="left")
+
+    def prepare_training(self, examples: Sequence[Example]) -> Inputs:
+        """Prompt, audio and reference text with its end symbol; labels are set on the text alone."""
+        audio = self.encode_audio([example.waveform for example in examples])
+        return self.wrap(audio, self._around(examples), [example.text for example in examples])
+
+    def wrap(
+        self,
+        audio: AudioTokens,
+        around: Sequence[tuple[str, str]],
+        texts: Sequence[str] | None = None,
+        *,
+        padding_side: str = "right",
+    ) -> Inputs:
+        """Put text around audio tokens.
+
+        Args:
+            audio: tokens of ``batch`` clips.
+            around: the text before and after the audio of each clip, see ``Prompts.around``.
+            texts: reference texts; each is followed by the end symbol and cut to ``max_text_tokens``.
+            padding_side: generation must continue from the last position, so it pads on the left;
+                upstream's training form pads on the right.
+
+        Returns:
+            Inputs, with labels if there are texts.
+        """
+        embedding = self.causal_lm.get_input_embeddings()
+        scale = getattr(embedding, "embed_scale", 1.0)
+        rows, labels = [], []
+        for index, (before, after) in enumerate(around):
+            kept = audio.mask[index].bool()
+            heard = audio.embeddings[index][kept]
+            answer = [] if texts is None else self._answer_ids(texts[index])
+            start, rest = self._bos() + self._ids(before), self._ids(after) + answer
+            words = embedding(torch.tensor(start + rest, device=self.device, dtype=torch.int64))
+            heard = heard.to(words.dtype) * scale
+            rows.append(torch.cat((words[: len(start)], heard, words[len(start) :])))
+            ignored = len(rows[-1]) - len(answer)
+            labels.append(torch.tensor([IGNORED] * ignored + answer, device=self.device))
+        mask = [torch.ones(len(row), dtype=torch.int64, device=self.device) for row in rows]
+        return Inputs(
+            _pad(rows, 0.0, padding_side),
+            _pad(mask, 0, padding_side),
+            None if texts is None else _pad(labels, IGNORED, padding_side),
+        )
+
+    def _around(self, examples: Sequence[Example]) -> list[tuple[str, str]]:
+        return [self.prompts.around(example.task, None, example.question) for example in examples]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def _bos(self) -> list[int]:
+        return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
+
+    def _answer_ids(self, text: str) -> list[int]:
+        return self._ids(text + self.end_symbol)[: self.max_text_tokens]
+
+    # The LLM over prepared inputs
+
+    def logits(self, examples: Sequence[Example]) -> Tensor:
+        """Teacher-forced logits [batch, length, vocabulary] of prompt, audio and reference text."""
+        return self.score(self.prepare_training(examples))
+
+    def score(self, inputs: Inputs) -> Tensor:
+        """Logits [batch, length, vocabulary] at every position."""
+        return self.llm(inputs_embeds=inputs.embeds, attention_mask=inputs.mask, use_cache=False).logits
+
+    def loss(self, examples: Sequence[Example]) -> Tensor:
+        """Mean cross-entropy of the reference texts and their end symbols, over all their tokens."""
+        return self.text_loss(self.prepare_training(examples))
+
+    def text_loss(self, inputs: Inputs) -> Tensor:
+        """``loss`` of prepared inputs, which must have labels."""
+        assert inputs.labels is not None, "prepare the inputs with texts"
+        logits = self.score(inputs)[:, :-1].float()
+        return F.cross_entropy(logits.flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORED)
+
+    def prefill(self, inputs: Inputs) -> tuple[Tensor, Any]:
+        """Read the prompt: logits of the next token [batch, vocabulary] and the filled cache."""
+        output = self.llm(
+            inputs_embeds=inputs.embeds,
+            attention_mask=inputs.mask,
+            position_ids=_positions(inputs.mask),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1], output.past_key_values
+
+    def decode_step(self, token_ids: Tensor, cache: Any, mask: Tensor) -> tuple[Tensor, Any]:
+        """Read one more token.
+
+        Args:
+            token_ids: int64 [batch].
+            cache: from ``prefill`` or the last step.
+            mask: int64 [batch, length so far, this token included].
+        """
+        output = self.llm(
+            input_ids=token_ids[:, None],
+            attention_mask=mask,
+            position_ids=_positions(mask)[:, -1:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.logits[:, -1], output.past_key_values
+
+    @torch.inference_mode()
+    def generate(
+        self, waveforms: Sequence[Tensor], task: str = "asr", prompt: str | None = None, **decode: Any
+    ) -> list[str]:
+        """Answer about clips.
+
+        Args:
+            waveforms: see ``encode_audio``.
+            task: chooses the instruction and the decode settings.
+            prompt: own words instead of the task's instruction.
+            decode: changes to the decode settings, such as ``num_beams=1``.
+
+        Returns:
+            One text a clip, without special tokens.
+        """
+        settings = self.decode_settings(task, **decode)
+        return self.texts(self.generate_ids(self.prepare(waveforms, task, prompt), settings), settings)
+
+    def decode_settings(self, task: str, **changes: Any) -> DecodeSettings:
+        """The settings for a task, with changes."""
+        base = self.decode.get(task, self.decode["default"])
+        return DecodeSettings.model_validate(base.model_dump() | changes)
+
+    @torch.inference_mode()
+    def generate_ids(self, inputs: Inputs, settings: DecodeSettings) -> Tensor:
+        """Token ids [batch, new tokens] that ``transformers``' generation gives after ``inputs``."""
+        stop = self.causal_lm.generation_config.eos_token_id
+        pad = stop[0] if isinstance(stop, list) else stop
+        return self.llm.generate(
+            inputs_embeds=inputs.embeds,
+            attention_mask=inputs.mask,
+            pad_token_id=self.tokenizer.pad_token_id if pad is None else pad,
+            **settings.arguments(),
+        )
+
+    def texts(self, token_ids: Tensor, settings: DecodeSettings) -> list[str]:
+        """Words of generated ids: cut at the end symbol, special tokens removed, stripped."""
+        answers = []
+        for row in token_ids.tolist():
+            answer = self.tokenizer.decode(row, skip_special_tokens=False).split(settings.end_sym)[0]
+            for token in self.tokenizer.all_special_tokens:
+                answer = answer.replace(token, "")
+            answers.append(answer.strip())
+        return answers
+
+    # Structure
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts that exist, by name."""
+        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+
+    def merge_lora(self) -> int:
+        """Fold the LoRA factors into the weights they adapt; returns how many were folded.
+
+        Raises:
+            PassError: an adapted weight is quantised already.
+        """
+        if not isinstance(self.llm, PeftModel):
+            return 0
+        adapted = [name for name, module in self.llm.named_modules() if hasattr(module, "base_layer")]
+        for name in adapted:
+            base = self.llm.get_submodule(name).base_layer
+            if not isinstance(base, nn.Linear):
+                raise PassError(
+                    f"merge_lora: {name} is a {type(base).__name__}, which a LoRA cannot be folded into; "
+                    f"put merge_lora before the pass that quantises it"
+                )
+        self.llm = self.llm.merge_and_unload()
+        return len(adapted)
+
+    def replace_module(self, name: str, module: nn.Module) -> None:
+        """Put ``module`` (a ``ReplacedModule``) at ``name``, such as ``llm.model.layers.0.mlp.up_proj``,
+        and note how to build it again."""
+        self.set_submodule(name, module)
+        self.replaced[name] = module.spec()  # type: ignore[operator]  # nn.Module types every attribute as a module
+
+    def weight_bytes(self) -> dict[str, int]:
+        """Bytes of parameters and buffers by part; storage that two tensors share counts once."""
+        seen: set[int] = set()
+        sizes = {}
+        for name, part in self.parts().items():
+            sizes[name] = 0
+            for tensor in [*part.parameters(), *part.buffers()]:
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in seen:
+                    seen.add(storage.data_ptr())
+                    sizes[name] += storage.nbytes()
+        return sizes
+
+
+def _pad(rows: list[Tensor], value: float, side: str) -> Tensor:
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,79 @@
+"""What is asked about a clip: instructions per task, and the template around the audio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from audiolm_compress.errors import DataError
+
+AUDIO_SLOT = "<SpeechHere>"
+AUDIO_FRAME = f"<Speech>{AUDIO_SLOT}</Speech> "
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Instructions of a SALMONN.
+
+    Attributes:
+        template: put around an instruction, with one ``{}``, such as ``USER: {}\\nASSISTANT:``.
+        test: the instruction of each task in evaluation.
+        train: the instructions of each task that training samples from.
+    """
+
+    template: str = "{}"
+    test: Mapping[str, str] = field(default_factory=dict)
+    train: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task, text in [*self.test.items(), *((t, p) for t, many in self.train.items() for p in many)]:
+            if text.count(AUDIO_SLOT) != 1:
+                raise DataError(
+                    f"prompt of task {task!r}: {AUDIO_SLOT} must occur exactly once, "
+                    f"found {text.count(AUDIO_SLOT)} times in {text!r}"
+                )
+
+    def around(self, task: str, prompt: str | None = None, question: str = "") -> tuple[str, str]:
+        """The text before and after the audio tokens.
+
+        Args:
+            task: names an instruction; not looked at when ``prompt`` is given.
+            prompt: own words. Without ``<SpeechHere>`` they follow the audio.
+            question: fills ``{}`` of a question-answering instruction.
+
+        Raises:
+            DataError: no instruction for this task, or no single place for the audio.
+        """
+        text = self._instruction(task) if prompt is None else prompt
+        if AUDIO_SLOT not in text:
+            text = AUDIO_FRAME + text
+        if prompt is None and "{}" in text:
+            text = text.replace("{}", question)
+        # Not str.format: an instruction or a question may hold braces of its own.
+        parts = self.template.replace("{}", text).split(AUDIO_SLOT)
+        if len(parts) != 2:
+            raise DataError(f"prompt {text!r}: {AUDIO_SLOT} must occur exactly once")
+        return parts[0], parts[1]
+
+    def _instruction(self, task: str) -> str:
+        if task in self.test:
+            return self.test[task]
+        if self.train.get(task):
+            return self.train[task][0]
+        known = sorted({*self.test, *self.train})
+        raise DataError(
+            f"no prompt for task {task!r}: this model has prompts for {', '.join(known) or 'no task'}; "
+            f"use one of these or give a prompt"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        train = {task: list(many) for task, many in self.train.items()}
+        return {"template": self.template, "test": dict(self.test), "train": train}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Prompts:
+        """Read the JSON form."""
+        train = {task: tuple(many) for task, many in values["train"].items()}
+        return cls(values["template"], dict(values["test"]), train)
