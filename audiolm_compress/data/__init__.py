@@ -1,0 +1,1 @@
+"""Annotations and audio files in, examples out."""

@@ -1,0 +1,170 @@
+"""SALMONN annotation files: which clip, which task, which reference texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from audiolm_compress.data.tasks import task_kind
+from audiolm_compress.errors import DataError
+
+_KNOWN = ("path", "text", "texts", "task", "testset_id", "Q")
+# A clip without speech or sound worth a caption is no reference, but a question may stand without an answer.
+_KINDS_WITH_REFERENCE = ("asr", "aac")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checked entry of an annotation file.
+
+    Attributes:
+        path: as written in the file, relative to the prefix.
+        file: prefix and path joined.
+        text: the first reference text; may be empty for tasks other than recognition and captioning.
+        texts: all reference texts, ``text`` first.
+        task: task name, ``asr`` where the entry has none.
+        testset_id: id under which a test set reports the clip, or None.
+        Q: question of a question-answering entry, else empty.
+        extras: the other keys as they are (licence, attribution, ...).
+    """
+
+    path: str
+    file: Path
+    text: str
+    texts: tuple[str, ...]
+    task: str = "asr"
+    testset_id: str | None = None
+    Q: str = ""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """``testset_id`` where present, else the path."""
+        return self.path if self.testset_id is None else self.testset_id
+
+
+def read_annotation(
+    path: str | Path, *, prefix: str | Path | None = None, require_ids: bool = False
+) -> list[Entry]:
+    """Read and check ``{"annotation": [{"path", "text", "task", "testset_id", "Q", "texts"}, ...]}``.
+
+    Args:
+        path: the JSON file.
+        prefix: folder that the entries' paths are relative to; None means the file's own folder.
+        require_ids: refuse entries without ``testset_id``, which a test set needs where texts are handed in.
+
+    Raises:
+        DataError: the file cannot be read, or entries are unusable; all are listed with index and reason.
+    """
+    path = Path(path)
+    folder = path.parent if prefix is None else Path(prefix)
+    items = _items(path)
+    problems: list[str] = []
+    entries: list[Entry] = []
+    first_use: dict[str, int] = {}
+    for index, item in enumerate(items):
+        reasons = _reasons(item, require_ids)
+        if not reasons:
+            entry = _entry(item, folder)
+            if entry.testset_id is not None:
+                used = first_use.setdefault(entry.testset_id, index)
+                if used != index:
+                    reasons = [f"testset_id {entry.testset_id!r} is already used by entry {used}"]
+            entries.append(entry)
+        problems += [f"  entry {index}: {reason}" for reason in reasons]
+    if problems:
+        raise DataError(
+            f"{path}: {len(problems)} problem(s) in {len(items)} entries:\n"
+            + "\n".join(problems)
+            + "\nCorrect or remove these entries."
+        )
+    return entries
+
+
+def _items(path: Path) -> list[Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: annotation file cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a JSON annotation file (no UTF-8 text)") from error
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error})") from error
+    items = content.get("annotation") if isinstance(content, dict) else None
+    if not isinstance(items, list):
+        raise DataError(f'{path}: expected {{"annotation": [...]}}, found no list of that name')
+    if not items:
+        raise DataError(f"{path}: the annotation list is empty; add entries or name another file")
+    return items
+
+
+def _reasons(item: Any, require_ids: bool) -> list[str]:
+    """Everything that is wrong with one entry; empty if nothing is."""
+    if not isinstance(item, dict):
+        return [f"expected an object, found {type(item).__name__}"]
+    reasons = [
+        f"{key!r} is {type(item[key]).__name__}, expected text"
+        for key in ("path", "text", "task", "Q")
+        if key in item and not isinstance(item[key], str)
+    ]
+    if "path" not in item:
+        reasons.append("no 'path'")
+    elif isinstance(item["path"], str):
+        reasons += _path_reasons(item["path"])
+    texts = item.get("texts")
+    if texts is not None and (
+        not isinstance(texts, list) or not all(isinstance(text, str) for text in texts)
+    ):
+        reasons.append("'texts' must be a list of texts")
+    elif "text" not in item and not texts:
+        reasons.append("no 'text' (and no 'texts')")
+    identity = item.get("testset_id")
+    if isinstance(identity, bool) or not isinstance(identity, (str, int, type(None))):
+        reasons.append(f"'testset_id' is {type(identity).__name__}, expected text or a whole number")
+    elif identity == "":
+        reasons.append("'testset_id' is empty")
+    elif identity is None and require_ids:
+        reasons.append("no 'testset_id'")
+    if not reasons:
+        kind = task_kind(item.get("task", "asr"))
+        if kind in _KINDS_WITH_REFERENCE and not all(text.strip() for text in _texts(item)):
+            reasons.append(f"empty reference text, but task {item.get('task', 'asr')!r} is scored against it")
+    return reasons
+
+
+def _path_reasons(path: str) -> Iterable[str]:
+    if not path.strip():
+        return ["'path' is empty"]
+    if "\0" in path:
+        return ["'path' contains a NUL character"]
+    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor:
+        return [f"path {path!r} is absolute; write it relative to the prefix"]
+    if ".." in PurePosixPath(path).parts or ".." in PureWindowsPath(path).parts:
+        return [f"path {path!r} leaves the prefix through '..'"]
+    return []
+
+
+def _texts(item: Mapping[str, Any]) -> tuple[str, ...]:
+    """All reference texts, ``text`` first, each once."""
+    texts = ([item["text"]] if "text" in item else []) + list(item.get("texts") or [])
+    return tuple(dict.fromkeys(texts))
+
+
+def _entry(item: Mapping[str, Any], folder: Path) -> Entry:
+    texts = _texts(item)
+    identity = item.get("testset_id")
+    return Entry(
+        path=item["path"],
+        file=folder / item["path"],
+        text=texts[0],
+        texts=texts,
+        task=item.get("task", "asr"),
+        testset_id=None if identity is None else str(identity),
+        Q=item.get("Q", ""),
+        extras={key: value for key, value in item.items() if key not in _KNOWN},
+    )

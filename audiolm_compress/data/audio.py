@@ -1,0 +1,127 @@
+"""Audio files in, 16 kHz mono waveforms out, by the rules of the upstream datasets.
+
+Decode to float64, keep one channel, pad what is shorter than 1 s at the file's own rate, resample to 16 kHz
+with soxr's HQ filter (what ``librosa.resample`` does by default), cut at 30 s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiolm_compress.data.example import SAMPLE_RATE
+from audiolm_compress.data.truncation import truncation
+from audiolm_compress.errors import DataError
+
+Channel = Literal["first", "mean"]
+
+MAX_SECONDS = 30  # the length that Whisper's encoder sees
+# Two steps of 16-bit audio: dither and lossy coding of digital silence stay below, any recording is above.
+SILENCE_PEAK = 2.0**-14
+# Samples kept beyond the cut, so that the resampling filter sees what followed there.
+_MARGIN_SECONDS = 1
+_BLOCK_FRAMES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A decoded clip.
+
+    Attributes:
+        waveform: float32 samples at 16 kHz, shape [samples], 1 s to 30 s.
+        padded: the file was shorter than 1 s and zeros were added.
+        truncated: the file was longer than 30 s and its rest was left out.
+    """
+
+    waveform: Tensor
+    padded: bool
+    truncated: bool
+
+
+def load_audio(path: str | Path, *, channel: Channel = "first") -> Audio:
+    """Read one wav, flac, ogg or mp3 file (or any other that libsndfile knows).
+
+    Args:
+        path: the file.
+        channel: ``first`` keeps channel 0, as upstream does; ``mean`` averages all channels.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, no audio, holds NaN or infinite samples, or is
+            silent from beginning to end of the used part. The message starts with the path.
+    """
+    reason, audio = try_audio(Path(path), channel)
+    if audio is None:
+        raise DataError(f"{path}: {reason}")
+    return audio
+
+
+def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:
+    """As :func:`load_audio`, but a reason is returned, not raised: (reason, None) or ("", audio)."""
+    try:
+        if not path.is_file():
+            return ("not a file" if path.exists() else "missing"), None
+        if path.stat().st_size == 0:
+            return "empty file", None
+        cut = truncation(path)
+        samples, rate, frames, promised = _decode(path, channel)
+    except soundfile.LibsndfileError as error:
+        return f"cannot be decoded as audio ({error.error_string.strip()})", None
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})", None
+    if cut is not None:
+        return cut, None
+    if frames < promised:
+        return f"truncated: the header promises {promised} frames, {frames} are there", None
+    if frames == 0:
+        return "no samples in the file", None
+    if not np.isfinite(samples).all():
+        return "holds NaN or infinite samples", None
+    audio = _prepare(samples, rate, frames)
+    if float(audio.waveform.abs().max()) < SILENCE_PEAK:
+        return _silence(channel), None
+    return "", audio
+
+
+def _decode(path: Path, channel: Channel) -> tuple[NDArray[np.float64], int, int, int]:
+    """(samples [kept], rate, frames decoded, frames promised). All is decoded, only what is used is kept."""
+    kept: list[NDArray[np.float64]] = []
+    frames = 0
+    with soundfile.SoundFile(path) as file:
+        limit = (MAX_SECONDS + _MARGIN_SECONDS) * file.samplerate
+        while True:
+            block = file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)
+            if len(block) == 0:
+                break
+            if frames < limit:
+                mono = block[:, 0] if channel == "first" else block.mean(axis=1)
+                kept.append(mono[: limit - frames].copy())
+            frames += len(block)
+        samples = np.concatenate(kept) if kept else np.zeros(0)
+        return samples, file.samplerate, frames, file.frames
+
+
+def _prepare(samples: NDArray[np.float64], rate: int, frames: int) -> Audio:
+    padded = frames < rate
+    if padded:
+        samples = np.pad(samples, (0, rate - frames))
+    if rate != SAMPLE_RATE:
+        length = -(-len(samples) * SAMPLE_RATE // rate)  # rounded up, as librosa does
+        resampled = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
+        samples = np.pad(resampled[:length], (0, max(0, length - len(resampled))))
+    limit = MAX_SECONDS * SAMPLE_RATE
+    truncated = frames * SAMPLE_RATE > limit * rate
+    return Audio(torch.from_numpy(samples[:limit].astype(np.float32)), padded, truncated)
+
+
+def _silence(channel: Channel) -> str:
+    if channel == "first":
+        return "silent throughout (in its first channel; channel: mean uses all of them)"
+    return "silent throughout"

@@ -1,0 +1,62 @@
+"""Does an audio file end before its own header says so?
+
+libsndfile shortens the length of a cut wav or ogg file silently to what is there, so these two containers are
+looked at here. A cut flac, and an mp3 whose header counts its frames, are found by decoding (``audio.py``);
+an mp3 without that header promises no length and cannot be judged.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+_UNKNOWN_LENGTH = 0xFFFFFFFF  # written by programs that write into a pipe and cannot return to the header
+_OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533 section 6, up to the number of segments
+_OGG_END_OF_STREAM = 0x04
+_OGG_TAIL = 2 * (_OGG_PAGE.size + 255 + 255 * 255)  # surely holds the last page
+
+
+def truncation(path: Path) -> str | None:
+    """Why a RIFF or Ogg file is cut short, or None if it is whole or of another container.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic == b"RIFF":
+            return _riff(file, size)
+        if magic == b"OggS":
+            file.seek(max(0, size - _OGG_TAIL))
+            return _ogg(file.read())
+    return None
+
+
+def _riff(file: BinaryIO, size: int) -> str | None:
+    position = 12  # "RIFF", length, "WAVE"
+    while position + 8 <= size:
+        file.seek(position)
+        name, length = struct.unpack("<4sI", file.read(8))
+        there = size - position - 8
+        if name == b"data":
+            if length in (0, _UNKNOWN_LENGTH) or length <= there:
+                return None
+            return f"truncated: the header promises {length} bytes of samples, {there} are there"
+        position += 8 + length + length % 2
+    return None
+
+
+def _ogg(tail: bytes) -> str | None:
+    start = tail.rfind(b"OggS")
+    page = tail[start:]
+    if start < 0 or len(page) < _OGG_PAGE.size:
+        return "truncated: the last Ogg page is incomplete"
+    _, _, flags, _, _, _, _, segments = _OGG_PAGE.unpack_from(page)
+    table = page[_OGG_PAGE.size : _OGG_PAGE.size + segments]
+    if len(table) < segments or len(page) < _OGG_PAGE.size + segments + sum(table):
+        return "truncated: the last Ogg page is incomplete"
+    if not flags & _OGG_END_OF_STREAM:
+        return "truncated: the end-of-stream page is missing"
+    return None
