@@ -1,0 +1,60 @@
+"""Compress SALMONN audio language models by recipes, and prove the result.
+
+    from audiolm_compress import apply_recipe
+    result = apply_recipe("recipes/gemma2_4bit.yaml")
+    print(result.report.table())
+
+The names below are loaded on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiolm_compress.benchmark import benchmark as benchmark
+    from audiolm_compress.passes import Cast as Cast
+    from audiolm_compress.passes import Gptq as Gptq
+    from audiolm_compress.passes import MergeLora as MergeLora
+    from audiolm_compress.passes import QuantizeEmbedding as QuantizeEmbedding
+    from audiolm_compress.pipeline import Result as Result
+    from audiolm_compress.pipeline import apply_recipe as apply_recipe
+    from audiolm_compress.recipe import Recipe as Recipe
+    from audiolm_compress.recipe import load_recipe as load_recipe
+    from audiolm_compress.report import Report as Report
+    from audiolm_compress.salmonn import Salmonn as Salmonn
+    from audiolm_compress.salmonn import load_model as load_model
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Cast": "passes",
+    "Gptq": "passes",
+    "MergeLora": "passes",
+    "QuantizeEmbedding": "passes",
+    "Recipe": "recipe",
+    "Report": "report",
+    "Result": "pipeline",
+    "Salmonn": "salmonn",
+    "apply_recipe": "pipeline",
+    "load_model": "salmonn",
+    "load_recipe": "recipe",
+    "quantize_llm": "quantization",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that holds a public name (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, loaded or not."""
+    return sorted({*globals(), *__all__})

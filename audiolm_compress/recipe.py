@@ -1,0 +1,176 @@
+"""A recipe: which model, which data, which passes in which order, and what must hold at the end.
+
+    baseline: tiny
+    data: {calibration: tiny, test: tiny}
+    passes:
+      - pass: merge_lora
+      - {pass: gptq, bits: 4, group_size: 32}
+    goals: {weight_ratio: 0.55}
+
+A recipe only describes; :func:`audiolm_compress.pipeline.apply_recipe` acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, create_model
+
+from audiolm_compress.benchmark.settings import BenchmarkSettings
+from audiolm_compress.errors import RecipeError
+from audiolm_compress.passes import PASSES, AnyPass
+from audiolm_compress.passes.base import Pass
+from audiolm_compress.recipe_errors import explain
+from audiolm_compress.recipe_source import Source
+from audiolm_compress.settings import Settings
+
+
+def _resolve(value: str, info: ValidationInfo) -> Path:
+    folder = (info.context or {}).get("folder", Path.cwd())
+    return (folder / Path(value).expanduser()).resolve()
+
+
+def _annotation(value: str, info: ValidationInfo) -> str:
+    if value == "tiny":
+        return value
+    path = _resolve(value, info)
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    return str(path)
+
+
+def _folder(value: str, info: ValidationInfo) -> str:
+    path = _resolve(value, info)
+    if not path.is_dir():
+        raise ValueError(f"no such folder: {path}")
+    return str(path)
+
+
+def _model_source(value: str, info: ValidationInfo) -> str:
+    path = _resolve(value, info)
+    if value == "tiny" or not value:
+        return value
+    if path.exists():
+        return str(path)
+    if value.startswith((".", "/", "~")) or path.suffix in {".yaml", ".yml", ".pth", ".pt"}:
+        raise ValueError(f"no such file or folder: {path}")
+    return value  # a hub id
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+AnnotationFile = Annotated[str, AfterValidator(_annotation)]
+Folder = Annotated[str, AfterValidator(_folder)]
+ModelSource = Annotated[str, Field(min_length=1), AfterValidator(_model_source)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Limit = Number | Literal["noise"] | None
+
+
+class DataSettings(Settings):
+    """The clips that passes may learn from, and those that the two models are compared on."""
+
+    calibration: AnnotationFile = Field(
+        "tiny", description="annotation (SALMONN JSON) that passes calibrate on; `tiny`: the embedded clips"
+    )
+    calibration_clips: int = Field(
+        128, ge=1, description="how many of the calibration clips are used, tasks mixed"
+    )
+    test: Annotated[tuple[AnnotationFile, ...], BeforeValidator(_as_list)] = Field(
+        ("tiny",), min_length=1, description="annotation, or list of them, that both models are measured on"
+    )
+    prefix: Folder | None = Field(
+        None,
+        description="folder that the annotations' audio paths start from; unset: the annotation's own folder",
+    )
+    channel: Literal["first", "mean"] = Field(
+        "first", description="what is taken of audio with several channels"
+    )
+    on_bad_audio: Literal["stop", "skip"] = Field(
+        "stop", description="unusable audio files stop the run before any work, or are left out and counted"
+    )
+
+
+class Goals(Settings):
+    """What the candidate must reach; ratios are candidate / baseline, so smaller is better.
+
+    ``noise`` as a limit of a score: the candidate may be worse only by what chance explains, that is, the
+    95 % interval of the paired difference must contain zero or lie on the better side.
+    """
+
+    weight_ratio: float | None = Field(None, gt=0, description="bytes of weights: at most this ratio")
+    peak_memory_ratio: float | None = Field(None, gt=0, description="peak memory: at most this ratio")
+    ttft_ratio: float | None = Field(None, gt=0, description="time to the first token: at most this ratio")
+    tpot_ratio: float | None = Field(None, gt=0, description="time per further token: at most this ratio")
+    wer_increase: Limit = Field(None, description="word error rate: at most this much higher, or `noise`")
+    cider_d_decrease: Limit = Field(None, description="CIDEr-D: at most this much lower, or `noise`")
+    spider_decrease: Limit = Field(None, description="SPIDEr: at most this much lower, or `noise`")
+
+
+class Recipe(Settings):
+    """One way from a baseline to a smaller model."""
+
+    name: str = Field(
+        "recipe", pattern=r"^\w[\w.-]*$", description="names the output folder; unset: the file's name"
+    )
+    description: str = Field("", description="one sentence for the report")
+    baseline: ModelSource = Field(
+        "tiny", description="`tiny`, an upstream YAML config, a folder that this package saved, or a hub id"
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="source of all randomness")
+    data: DataSettings = Field(DataSettings(), description="calibration and test clips")
+    passes: tuple[AnyPass, ...] = Field(min_length=1, description="what is done, in this order")
+    benchmark: BenchmarkSettings = Field(BenchmarkSettings(), description="how both are measured")
+    goals: Goals = Field(Goals(), description="what the candidate must reach")
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out; it reads back as an equal recipe."""
+        content = self.model_dump(mode="json", by_alias=True)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Sequence[str] = (),
+    extra_passes: Sequence[type[Pass]] = (),
+) -> Recipe:
+    """Read a recipe and check it completely.
+
+    Args:
+        source: a YAML file, the same content as a mapping, or a recipe (to override entries of it).
+        overrides: ``key.path=VALUE``, such as ``passes.1.bits=3``; VALUE is read as YAML.
+        extra_passes: further subclasses of :class:`Pass` that the recipe may name.
+
+    Relative paths start at the recipe file's folder (of a mapping: at the working directory).
+
+    Raises:
+        RecipeError: all errors at once, each with its place, what was found and what is allowed.
+    """
+    if isinstance(source, Recipe):
+        if not overrides:
+            return source
+        source = source.model_dump(mode="json", by_alias=True)
+    entries = Source.of_mapping(source) if isinstance(source, Mapping) else Source.of_file(Path(source))
+    for override in overrides:
+        entries.set(override)
+    schema = _schema(extra_passes)
+    try:
+        recipe = schema.model_validate(entries.content, context={"folder": entries.folder})
+    except ValidationError as error:
+        # a list counts as too short also where its entries are wrong: those are reported already
+        errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
+        raise RecipeError(explain(entries, schema, errors)) from None
+    if entries.complaints:
+        raise RecipeError(explain(entries, schema, []))
+    return recipe
+
+
+def _schema(extra_passes: Sequence[type[Pass]]) -> type[Recipe]:
+    if not extra_passes:
+        return Recipe
+    union: Any = Annotated[Union[(*PASSES, *extra_passes)], Field(discriminator="kind")]
+    return create_model("Recipe", __base__=Recipe, passes=(tuple[union, ...], Recipe.model_fields["passes"]))

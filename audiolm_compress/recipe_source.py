@@ -1,0 +1,127 @@
+"""The text of a recipe: its entries, where each stands in the file, and what was overridden."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audiolm_compress.errors import RecipeError
+
+KeyPath = tuple[str | int, ...]
+
+
+def dotted(path: KeyPath) -> str:
+    """``("passes", 1, "bits")`` -> ``passes.1.bits``."""
+    return ".".join(map(str, path))
+
+
+@dataclass
+class Source:
+    """Entries of a recipe with their origin.
+
+    Attributes:
+        label: how messages call the recipe.
+        folder: start of its relative paths.
+        content: plain mappings, lists and scalars.
+        places: key path -> ``line 12`` or the override that set it.
+        complaints: (key path, message) of what is wrong with the text itself, such as keys given twice.
+    """
+
+    label: str
+    folder: Path
+    content: dict[str, Any]
+    places: dict[KeyPath, str] = field(default_factory=dict)
+    complaints: list[tuple[KeyPath, str]] = field(default_factory=list)
+
+    @classmethod
+    def of_mapping(cls, content: Mapping[str, Any]) -> Source:
+        """Entries that are already in memory."""
+        return cls("recipe", Path.cwd(), copy.deepcopy(dict(content)))
+
+    @classmethod
+    def of_file(cls, path: Path) -> Source:
+        """Read a YAML file.
+
+        Raises:
+            RecipeError: the file is missing or is not YAML.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            content = yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+            raise RecipeError(f"{path}: cannot read the recipe: {reason}") from None
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+            raise RecipeError(f"{path}: not YAML: {where}{getattr(error, 'problem', error)}") from None
+        if not isinstance(content, dict):
+            raise RecipeError(
+                f"{path}: a recipe is a mapping with the key `passes`, found {type(content).__name__}"
+            )
+        source = cls(str(path), path.resolve().parent, content)
+        assert root is not None  # the content is a mapping
+        source._locate(root, ())
+        source.content.setdefault("name", re.sub(r"[^\w.-]+", "_", path.stem).lstrip(".-") or "recipe")
+        return source
+
+    def _locate(self, node: yaml.Node, path: KeyPath) -> None:
+        """Note the line of every entry, and the keys that a plain YAML reader would silently overwrite."""
+        self.places[path] = f"line {node.start_mark.line + 1}"
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self._locate(item, (*path, index))
+        elif isinstance(node, yaml.MappingNode):
+            seen: dict[str, int] = {}
+            for key, value in node.value:
+                here, line = (*path, key.value), key.start_mark.line + 1
+                self._locate(value, here)
+                self.places[here] = f"line {line}"
+                if key.value in seen:
+                    self.complaints.append((here, f"given twice, first in line {seen[key.value]}; keep one"))
+                seen[key.value] = line
+
+    def set(self, override: str) -> None:
+        """Apply ``key.path=VALUE``; sections that the recipe leaves out are made.
+
+        Raises:
+            RecipeError: not of this form, or the path leads into a value or past the end of a list.
+        """
+        name, equals, text = override.partition("=")
+        path: KeyPath = tuple(int(part) if part.isdecimal() else part for part in name.strip().split("."))
+        if not equals or "" in path:
+            raise RecipeError(f"--set {override}: expected KEY.PATH=VALUE, such as passes.1.bits=3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {override}: {text!r} is not a YAML value") from None
+        parent: Any = self.content
+        for depth, part in enumerate(path):
+            _check_step(parent, path[:depth], part, override)
+            if depth == len(path) - 1:
+                parent[part] = value
+            elif isinstance(part, str) and parent.get(part) is None:
+                parent[part] = {}
+            parent = parent[part]
+        self.places[path] = f"--set {override}"
+
+
+def _check_step(parent: Any, path: KeyPath, part: str | int, override: str) -> None:
+    here = f"`{dotted(path)}`" if path else "the recipe"
+    if isinstance(parent, list):
+        if not isinstance(part, int) or part >= len(parent):
+            allowed = f"0 to {len(parent) - 1}" if parent else "none, it is empty"
+            raise RecipeError(f"--set {override}: {here} is a list with entries {allowed}; found {part!r}")
+    elif not isinstance(parent, dict):
+        raise RecipeError(f"--set {override}: {here} is the value {parent!r} and has no entry {part!r}")
+    elif isinstance(part, int):
+        raise RecipeError(
+            f"--set {override}: {here} has named entries ({', '.join(parent)}), not number {part}"
+        )
