@@ -71,12 +71,15 @@ class Beats(nn.Module):
             raise DataError(
                 f"BEATs needs at least {shortest} samples at 16 kHz, but got {waveforms.shape[-1]}; append silence"
             )
-        # The spectrogram is always computed in full precision and cast afterwards.
         fbank = beats_fbank(waveforms)
+        frame_mask = None if padding_mask is None else _shrink_mask(padding_mask, fbank.shape[1])
+        return self.encode_fbank(fbank, frame_mask)
+
+    def encode_fbank(self, fbank: Tensor, frame_mask: Tensor | None = None) -> BeatsOutput:
+        """Encode ready spectrograms of :func:`beats_fbank`, [batch, frames, 128], with a mask [batch, frames] or None."""
         patches = self.patch_embedding(fbank.to(self.patch_embedding.weight.dtype).unsqueeze(1))
         x = self.layer_norm(patches.flatten(2).transpose(1, 2))
-        if padding_mask is not None:
-            padding_mask = _shrink_mask(_shrink_mask(padding_mask, fbank.shape[1]), x.shape[1])
+        padding_mask = None if frame_mask is None else _shrink_mask(frame_mask, x.shape[1])
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)
         x = F.dropout(x, self.config.dropout_input, self.training)

@@ -143,7 +143,7 @@ class Salmonn(nn.Module):
             row[: len(waveform)] = waveform
         ends = torch.tensor(lengths, device=self.device)
         padding = torch.arange(batch.shape[1], device=self.device) >= ends[:, None]
-        return self.audio_encoder(batch, padding).features
+        return self.audio_encoder(batch, padding if padding.any() else None).features
 
     def connect(self, speech_states: Tensor, audio_states: Tensor | None) -> AudioTokens:
         """Audio tokens of encoder states: Whisper [batch, T, Ds] and BEATs [batch, N, Da]."""
@@ -345,6 +345,21 @@ class Salmonn(nn.Module):
         and note how to build it again."""
         self.set_submodule(name, module)
         self.replaced[name] = module.spec()  # type: ignore[operator]  # nn.Module types every attribute as a module
+
+    def cast(self, dtype: torch.dtype, parts: Sequence[str] = PARTS) -> int:
+        """Change the dtype of the parameters of ``parts``; returns how many changed.
+
+        Modules that a pass has replaced keep theirs (the scales of packed weights), and so do computed
+        buffers such as rotary frequencies, which lose accuracy in 16 bit.
+        """
+        packed = {id(p) for name in self.replaced for p in self.get_submodule(name).parameters()}
+        changed = 0
+        for name, part in self.parts().items():
+            for parameter in part.parameters() if name in parts else ():
+                if parameter.is_floating_point() and parameter.dtype != dtype and id(parameter) not in packed:
+                    parameter.data = parameter.data.to(dtype)
+                    changed += 1
+        return changed
 
     def weight_bytes(self) -> dict[str, int]:
         """Bytes of parameters and buffers by part; storage that two tensors share counts once."""

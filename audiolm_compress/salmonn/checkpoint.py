@@ -1,0 +1,145 @@
+"""Places the tensors of an upstream ``.pth`` in our modules: every one, or the load fails and names it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from audiolm_compress.errors import BaselineError
+
+POSITION_IDS = "speech_Qformer.bert.embeddings.position_ids"
+
+# Upstream's names -> ours. The first pattern that matches decides.
+RENAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^speech_query_tokens$", "connector.qformer.query_tokens"),
+        (r"^ln_(speech|audio)\.", r"connector.ln_\1."),
+        (r"^speech_\w+?_proj\.", "connector.projection."),
+        (r"^speech_Qformer\.bert\.embeddings\.LayerNorm\.", "connector.qformer.query_norm."),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.attention\.self\.",
+            r"connector.qformer.layers.\1.self_attention.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.attention\.output\.dense\.",
+            r"connector.qformer.layers.\1.self_attention.output.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.",
+            r"connector.qformer.layers.\1.self_norm.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\.self\.",
+            r"connector.qformer.layers.\1.cross_attention.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\.output\.dense\.",
+            r"connector.qformer.layers.\1.cross_attention.output.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\.output\.LayerNorm\.",
+            r"connector.qformer.layers.\1.cross_norm.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.intermediate_query\.dense\.",
+            r"connector.qformer.layers.\1.intermediate.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.output_query\.dense\.",
+            r"connector.qformer.layers.\1.output.",
+        ),
+        (
+            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.output_query\.LayerNorm\.",
+            r"connector.qformer.layers.\1.output_norm.",
+        ),
+        (r"^(?:gemma|llama)_model\.", "llm."),
+        # The table that upstream repeats under every layer is one parameter of ours.
+        (
+            r"^beats\.encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.",
+            "audio_encoder.encoder.relative_attention_bias.",
+        ),
+        (r"^beats\.", "audio_encoder."),
+        (r"^speech_encoder\.", "speech_encoder."),
+    )
+)
+
+
+def rename(name: str) -> str:
+    """Our name of an upstream tensor; its own name if it is none of upstream's."""
+    for pattern, replacement in RENAMES:
+        renamed, count = pattern.subn(replacement, name)
+        if count:
+            return renamed
+    return name
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The ``model`` entry of an upstream checkpoint.
+
+    Raises:
+        BaselineError: missing, unreadable, of another form, or holding anything but plain data: pickled
+            code is refused and never run.
+    """
+    try:
+        # weights_only: the unpickler knows tensors and plain containers, nothing that can run.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
+        raise BaselineError(f"checkpoint {path} cannot be read safely: {error}") from error
+    tensors = content.get("model") if isinstance(content, Mapping) else None
+    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise BaselineError(f"checkpoint {path}: expected an entry 'model' that maps names to tensors")
+    return dict(tensors)
+
+
+def place(model: nn.Module, tensors: Mapping[str, Tensor], required: Iterable[str], origin: str) -> None:
+    """Copy upstream's tensors into ``model``.
+
+    Args:
+        model: has the parts under our names.
+        tensors: under upstream's names, any floating dtype; the values are cast to the parameters'.
+        required: our names that the tensors must cover.
+        origin: the file, for messages.
+
+    Raises:
+        BaselineError: lists every tensor that is unknown, missing, wrongly shaped or, where upstream
+            stores one parameter under several names, not the same under all of them.
+    """
+    own = model.state_dict(keep_vars=True)
+    problems = []
+    placed: dict[str, tuple[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name == POSITION_IDS:
+            if not torch.equal(tensor.flatten(), torch.arange(tensor.numel())):
+                problems.append(f"{name}: expected 0, 1, 2, ..., a constant of the upstream code")
+            continue
+        target = _adapted(rename(name), own)
+        if target not in own:
+            problems.append(f"unknown {name} {list(tensor.shape)}")
+        elif own[target].shape != tensor.shape:
+            problems.append(f"{name} has shape {list(tensor.shape)}, but the model's is {list(own[target].shape)}")
+        elif target in placed and not torch.equal(placed[target][1], tensor):
+            problems.append(f"{name} and {placed[target][0]} name one tensor but differ")
+        else:
+            placed[target] = (name, tensor)
+    missing = sorted(set(required) - placed.keys())
+    problems += [f"missing {name}" for name in missing]
+    if problems:
+        raise BaselineError(f"{origin} does not fit the model:\n  " + "\n  ".join(problems))
+    with torch.no_grad():
+        for target, (_, tensor) in placed.items():
+            own[target].copy_(tensor)
+
+
+def _adapted(name: str, own: Mapping[str, Tensor]) -> str:
+    """Releases of peft before 0.5 had no ``base_layer`` in the names of adapted weights."""
+    if name not in own:
+        stem, _, leaf = name.rpartition(".")
+        if f"{stem}.base_layer.{leaf}" in own:
+            return f"{stem}.base_layer.{leaf}"
+    return name

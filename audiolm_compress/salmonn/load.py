@@ -1,0 +1,72 @@
+"""Where a model comes from: the embedded baseline, an upstream config, a folder of ours or a hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from audiolm_compress.errors import BaselineError
+from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.upstream import load_upstream
+
+TINY = Path(__file__).parent / "tiny"
+
+
+def load_model(
+    source: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    allow_missing: bool = False,
+) -> Salmonn:
+    """Load a SALMONN, ready to answer.
+
+    Args:
+        source: ``tiny`` (the embedded baseline), a folder that we saved, an upstream YAML config, or the
+            hub id (``owner/name``) of a repository with the files of such a folder.
+        device: where to put it.
+        dtype: of all weights that are not packed; by default encoders and connector of an upstream
+            config are float32, its LLM has the dtype of its checkpoint, and a folder has its own.
+        allow_missing: of an upstream config, leave trainable tensors that its ``.pth`` lacks as they were
+            initialised instead of failing.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        BaselineError: nothing there, unreadable, or tensors that do not fit.
+
+    Example:
+        >>> model = load_model("tiny")
+        >>> sorted(model.parts())
+        ['audio_encoder', 'connector', 'llm', 'speech_encoder']
+    """
+    path = TINY if str(source) == "tiny" else Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise BaselineError(f"baseline {source}: no such file")
+        model = load_upstream(path, dtype, allow_missing)
+    elif path.is_dir():
+        model = store.load(path)
+    elif not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        model = store.load(_from_hub(str(source)))
+    else:
+        raise BaselineError(
+            f"baseline {source}: neither 'tiny', nor a folder, nor an upstream .yaml config, nor a hub id (owner/name)"
+        )
+    if dtype is not None:
+        model.cast(dtype)
+    return model.to(device)
+
+
+def _from_hub(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BaselineError(f"baseline {repository}: no such folder here, and the hub gave: {error}") from error

@@ -1,0 +1,213 @@
+"""Our folder of a model: everything it needs to run, nothing that can execute.
+
+    config.json                 sizes of the parts, prompts, decode settings, replaced modules
+    model.safetensors           all weights, packed ones in their packed form
+    tokenizer.json, ...         the LLM's tokenizer
+    preprocessor_config.json    Whisper's feature extractor
+
+A folder loads without the checkpoint it was made from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from audiolm_compress.errors import BaselineError
+from audiolm_compress.folders import whole_folder
+from audiolm_compress.quantization import module_from_spec
+from audiolm_compress.salmonn.beats import Beats
+from audiolm_compress.salmonn.beats_layers import BeatsConfig
+from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
+from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.prompts import Prompts
+from audiolm_compress.salmonn.quiet import quiet_transformers
+from audiolm_compress.salmonn.upstream import attention_of
+
+FORMAT = "audiolm_compress model 1"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder that :func:`save` wrote."""
+    try:
+        return str(json.loads((path / CONFIG).read_text(encoding="utf-8")).get("format")) == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def save(model: Salmonn, folder: str | Path, *, storage: Mapping[str, torch.dtype] | None = None) -> Path:
+    """Write ``model`` as a folder, whole or not at all.
+
+    Args:
+        model: any model, with packed modules or without.
+        folder: new, empty or a model folder that is then replaced.
+        storage: part -> dtype to store its floating weights in. Loading brings back the dtypes that the
+            model has now.
+
+    Raises:
+        AudioLMError: ``folder`` holds something else.
+    """
+    folder = Path(folder)
+    with whole_folder(folder, is_model_folder) as work:
+        write(model, work, storage=storage)
+    return folder
+
+
+def write(model: Salmonn, folder: Path, *, storage: Mapping[str, torch.dtype] | None = None) -> None:
+    """Write the files of ``model`` into an existing folder."""
+    storage = storage or {}
+    tensors, aliases = _unique(model.state_dict())
+    for name, tensor in tensors.items():
+        dtype = storage.get(name.partition(".")[0])
+        if dtype is not None and tensor.is_floating_point():
+            tensors[name] = tensor.to(dtype)
+    config = _describe(model) | {
+        "aliases": aliases,
+        "dtypes": {name: _uniform_dtype(model, name) for name in storage},
+    }
+    save_file(tensors, folder / WEIGHTS)
+    model.tokenizer.save_pretrained(folder)
+    model.feature_extractor.save_pretrained(folder)
+    # Last, so that a folder with a config is a complete one.
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load(folder: str | Path) -> Salmonn:
+    """Read a folder that :func:`save` wrote; the model is in evaluation mode, on the CPU.
+
+    Raises:
+        BaselineError: the folder is not one of ours, or its tensors do not fit its config.
+    """
+    folder = Path(folder)
+    if not is_model_folder(folder):
+        raise BaselineError(f"{folder} is no model folder: no {CONFIG} with \"format\": \"{FORMAT}\" in it")
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    try:
+        with quiet_transformers():
+            model = _build(config, folder)
+        # Own, aligned memory: mapped file pages give other kernels and so other roundings than before saving.
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise BaselineError(f"model folder {folder} is damaged: {type(error).__name__}: {error}") from error
+    _fill(model, tensors, config["aliases"], folder)
+    for name, dtype in config["dtypes"].items():
+        getattr(model, name).to(getattr(torch, dtype))
+    return model.eval().requires_grad_(False)
+
+
+def _describe(model: Salmonn) -> dict[str, Any]:
+    """The JSON form of everything but tensors, tokenizer and feature extractor."""
+    lora = None
+    if isinstance(model.llm, PeftModel):
+        chosen = model.llm.peft_config["default"]
+        assert isinstance(chosen, LoraConfig)
+        lora = {
+            "r": chosen.r,
+            "lora_alpha": chosen.lora_alpha,
+            "lora_dropout": chosen.lora_dropout,
+            "target_modules": sorted(chosen.target_modules or ()),
+        }
+    return {
+        "format": FORMAT,
+        "speech_encoder": model.speech_encoder.config.to_diff_dict(),
+        "audio_encoder": None if model.audio_encoder is None else model.audio_encoder.config.to_dict(),
+        "connector": model.connector.config.to_dict(),
+        "llm": model.causal_lm.config.to_diff_dict(),
+        "generation": model.causal_lm.generation_config.to_diff_dict(),
+        "lora": lora,
+        "prompts": model.prompts.to_dict(),
+        "decode": {task: settings.model_dump() for task, settings in model.decode.items()},
+        "end_symbol": model.end_symbol,
+        "max_text_tokens": model.max_text_tokens,
+        "replaced": model.replaced,
+    }
+
+
+def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
+    """The model with empty weights: parameters on the meta device, computed buffers in place."""
+    llm_config = AutoConfig.for_model(**config["llm"])
+    with init_empty_weights(include_buffers=False):
+        speech_encoder = WhisperEncoder._from_config(WhisperConfig.from_dict(config["speech_encoder"]))
+        audio_encoder = config["audio_encoder"] and Beats(BeatsConfig.from_dict(config["audio_encoder"]))
+        connector = Connector(ConnectorConfig(**config["connector"]))
+        llm: Any = AutoModelForCausalLM.from_config(llm_config, attn_implementation=attention_of(llm_config))
+    llm.generation_config = GenerationConfig.from_dict(config["generation"])
+    if config["lora"] is not None:
+        lora = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
+        llm = get_peft_model(llm, lora, low_cpu_mem_usage=True)
+    model = Salmonn(
+        speech_encoder,
+        audio_encoder,
+        connector,
+        llm,
+        AutoTokenizer.from_pretrained(folder),
+        WhisperFeatureExtractor.from_pretrained(folder),
+        Prompts.from_dict(config["prompts"]),
+        {task: DecodeSettings(**settings) for task, settings in config["decode"].items()},
+        end_symbol=config["end_symbol"],
+        max_text_tokens=config["max_text_tokens"],
+    )
+    for name, spec in config["replaced"].items():
+        model.replace_module(name, module_from_spec(spec))
+    return model
+
+
+def _fill(model: Salmonn, tensors: dict[str, Tensor], aliases: Mapping[str, str], folder: Path) -> None:
+    tensors |= {alias: tensors[name] for alias, name in aliases.items() if name in tensors}
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in sorted(own.keys() - tensors.keys())]
+    problems += [f"unknown {name}" for name in sorted(tensors.keys() - own.keys())]
+    problems += [
+        f"{name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape != tensor.shape
+    ]
+    if problems:
+        raise BaselineError(f"the tensors of {folder} do not fit its config:\n  " + "\n  ".join(problems))
+    model.load_state_dict(tensors, assign=True)
+    model.causal_lm.tie_weights()
+
+
+def _unique(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor once, contiguous; names of the same tensor point to the first of them."""
+    tensors: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    first: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tensor.shape)
+        if tensor.numel() and key in first:
+            aliases[name] = first[key]
+        else:
+            first[key] = name
+            tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return tensors, aliases
+
+
+def _uniform_dtype(model: Salmonn, part: str) -> str:
+    """The one floating dtype of a part's tensors."""
+    dtypes = {tensor.dtype for tensor in getattr(model, part).state_dict().values() if tensor.is_floating_point()}
+    if len(dtypes) != 1:
+        raise BaselineError(f"{part} has weights of {sorted(map(str, dtypes))}; store it as it is or cast it first")
+    return str(dtypes.pop()).removeprefix("torch.")
+
+
