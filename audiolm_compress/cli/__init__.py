@@ -1,0 +1,80 @@
+"""The command ``audiolm-compress``.
+
+Nothing heavy is imported here: each command imports what it needs when it runs, so that ``--help`` answers
+at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from audiolm_compress import __version__
+from audiolm_compress.cli.answer import ask, caption, transcribe
+from audiolm_compress.cli.bench import bench
+from audiolm_compress.cli.passes import passes
+from audiolm_compress.cli.run import run
+from audiolm_compress.errors import AudioLMError
+
+DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="audiolm-compress")
+@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    r"""Make SALMONN audio language models smaller and faster, and prove what that cost.
+
+    \b
+    Compress the embedded baseline, which needs no download:
+      audiolm-compress run recipes/gemma2_4bit.yaml
+    Compress your own checkpoint by the same recipe:
+      audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
+    Use the result:
+      audiolm-compress transcribe speech.wav --model out/mine
+
+    Exit codes: 0 done, 2 something in the input is wrong, 3 goals of the recipe missed, 130 interrupted.
+    """
+    context.obj = debug
+
+
+for _command in (run, transcribe, caption, ask, bench, passes):
+    cli.add_command(_command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    signal.signal(signal.SIGTERM, _stop)
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    """Exit code of one command; every expected failure becomes one message without traceback."""
+    try:
+        code = cli.main(arguments, prog_name="audiolm-compress", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return DONE
+    except click.ClickException as error:
+        error.show()
+        return USER_ERROR
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was written", err=True)
+        return INTERRUPTED
+    except AudioLMError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        click.echo(f"error: {error}", err=True)
+        return USER_ERROR
+    return code or DONE
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End on SIGTERM as on Ctrl-C, so that unfinished folders are removed."""
+    raise KeyboardInterrupt

@@ -1,0 +1,55 @@
+"""``audiolm-compress run``: apply a recipe and report."""
+
+from __future__ import annotations
+
+import click
+
+from audiolm_compress.cli.options import device_option, threads_option
+
+GOALS_MISSED = 3
+
+EXAMPLES = """\b
+Examples:
+  audiolm-compress run recipes/gemma2_4bit.yaml
+  audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
+  audiolm-compress run recipes/gemma2_4bit.yaml --set passes.2.bits=3 --set passes.2.group_size=16
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.argument("recipe")
+@click.option(
+    "--baseline", help="Checkpoint in place of the recipe's: upstream YAML, saved folder, hub id or `tiny`."
+)
+@click.option("--out", help="Folder for the new model and its report. Default: out/<recipe name>.")
+@device_option
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Change an entry of the recipe; repeatable.",
+)
+@threads_option
+def run(
+    recipe: str, baseline: str | None, out: str | None, device: str | None, overrides: tuple[str, ...]
+) -> int:
+    """Compress a model by a recipe and report.
+
+    Applies RECIPE (a YAML file) to its baseline, measures both models and prints the comparison.
+
+    The folder written holds the smaller model, the resolved recipe, report.json, report.md and a model card.
+    """
+    from rich.console import Console
+
+    from audiolm_compress.cli.progress import shown_progress
+    from audiolm_compress.pipeline import apply_recipe
+
+    with shown_progress() as progress:
+        result = apply_recipe(
+            recipe, baseline=baseline, out=out, device=device, overrides=overrides, progress=progress
+        )
+    console = Console()
+    console.print(result.report)
+    console.print(f"Saved in {result.path}", highlight=False, soft_wrap=True)
+    return 0 if all(goal.met for goal in result.report.goals) else GOALS_MISSED
