@@ -1,0 +1,1 @@
+"""Texts in, numbers out: word error rate, CIDEr-D, SPIDEr and how sure they are."""
