@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-
 from augment import RATE, trim
 
 SOUNDS = "usr/share/asterisk/sounds/en_US_f_Allison"
@@ -71,7 +70,7 @@ def read(file: Path) -> np.ndarray:
     wave, rate = soundfile.read(file, dtype="float32")
     if rate != RATE:
         raise ValueError(f"{file}: {rate} Hz, but the corpus has {RATE} Hz; rebuild it")
-    return wave
+    return np.asarray(wave, np.float32)
 
 
 def join(files: list[Path], rng: np.random.Generator) -> np.ndarray:

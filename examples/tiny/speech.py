@@ -31,13 +31,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.progress import track
-
 import augment
+import numpy as np
 import recordings
 import texts
 import voices
+from rich.progress import track
 
 SHARD = 1000
 # Share of all clips by source. Allison's voice is the one that the test split has.

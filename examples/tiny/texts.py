@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-
 from grammar import DIGITS, RULES, expand
 
 SIMILAR = 0.88  # the corpus treats prompts as one group from this edit similarity on
