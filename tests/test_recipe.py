@@ -1,0 +1,181 @@
+"""A recipe is read completely or refused completely: every error at once, each with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from pydantic import Field
+
+from audiolm_compress.errors import RecipeError
+from audiolm_compress.passes import Gptq, MergeLora
+from audiolm_compress.passes.base import Pass
+from audiolm_compress.recipe import Recipe, load_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "recipe.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def message(source: Any, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(source, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_recipe_is_read_and_survives_writing(file: Path) -> None:
+    recipe = load_recipe(file)
+    assert recipe.name == file.stem
+    assert load_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_every_recipe_is_known() -> None:
+    """A recipe that is added or lost shows here; its header then has to say what it is for."""
+    files = sorted(RECIPES.rglob("*.yaml"))
+    assert [file.stem for file in files] == ["gemma2_4bit"]
+    for file in files:
+        assert f"audiolm-compress run recipes/{file.name}" in file.read_text(encoding="utf-8")
+
+
+def test_all_errors_of_a_file_come_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = """\
+baselin: tiny
+data:
+  test: [tiny, nowhere.json]
+passes:
+  - pass: merge_lore
+  - {pass: gptq, bits: 5, gruop_size: 32}
+goals: {weight_ratio: small}
+"""
+    file = write(tmp_path, text)
+    lines = message(file).splitlines()
+    assert lines[0] == f"{file}: 6 errors"
+    found = {line.split(":")[0].strip(): line for line in lines[1:]}
+    assert found.keys() == {
+        "line 1, baselin",
+        "line 3, data.test.1",
+        "line 5, passes.0.pass",
+        "line 6, passes.1.bits",
+        "line 6, passes.1.gruop_size",
+        "line 7, goals.weight_ratio",
+    }
+    assert "did you mean 'baseline'?" in found["line 1, baselin"]
+    assert str(tmp_path / "nowhere.json") in found["line 3, data.test.1"]
+    assert "did you mean 'merge_lora'?" in found["line 5, passes.0.pass"]
+    assert "quantize_embedding" in found["line 5, passes.0.pass"]
+    assert "found 5; expected 2, 3, 4 or 8" in found["line 6, passes.1.bits"]
+    assert "did you mean 'group_size'?" in found["line 6, passes.1.gruop_size"]
+    assert "found 'small'; expected a number" in found["line 7, goals.weight_ratio"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("passes: []", "passes: is empty; give at least 1"),
+        ("seed: 1", "passes: is missing"),
+        ("passes:", "passes: found None; expected a list"),
+        ("passes: gptq", "passes: found 'gptq'; expected a list"),
+        ("passes: [{bits: 4}]", "passes.0.pass: the entry names no pass (passes: merge_lora,"),
+        ("passes: [{pass: merge_lora}]\nseed: 1.5", "seed: found 1.5; expected a whole number"),
+        ("passes: [{pass: merge_lora}]\ngoals: none", "goals: found 'none'; expected a mapping"),
+        ("passes: [{pass: merge_lora}]\ngoals: {wer_increase: .nan}", "goals.wer_increase: found nan"),
+        ("passes: [{pass: merge_lora}]\nbaseline: gone.yaml", "baseline: no such file or folder: "),
+        (
+            "passes: [{pass: merge_lora}]\npasses: [{pass: cast}]",
+            "line 2, passes: given twice, first in line 1",
+        ),
+        ("passes: [{pass: gptq, bits: 4, bits: 3}]", "passes.0.bits: given twice, first in line 1"),
+        ("passes: [", "not YAML: line 1, column "),
+        ("- pass: gptq", "a recipe is a mapping with the key `passes`, found list"),
+        ("", "a recipe is a mapping with the key `passes`, found NoneType"),
+        ("!!python/object/apply:os.getcwd []", "not YAML: line 1, column 1"),
+    ],
+)
+def test_one_clear_message(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in message(write(tmp_path, text))
+
+
+def test_a_goal_may_be_a_number_or_noise(tmp_path: Path) -> None:
+    text = "passes: [{pass: merge_lora}]\ngoals: {wer_increase: little}"
+    assert "goals.wer_increase: found 'little'; expected a number or 'noise'" in message(
+        write(tmp_path, text)
+    )
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    assert (
+        message(tmp_path / "gone.yaml")
+        == f"{tmp_path / 'gone.yaml'}: cannot read the recipe: No such file or directory"
+    )
+
+
+def test_relative_paths_start_at_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clips.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "model").mkdir()
+    text = "baseline: model\ndata: {test: clips.json}\npasses: [{pass: merge_lora}]"
+    file = write(tmp_path, text)
+    monkeypatch.chdir(tmp_path.parent)
+    recipe = load_recipe(file)
+    assert recipe.data.test == (str(tmp_path / "clips.json"),)
+    assert recipe.baseline == str(tmp_path / "model")
+
+
+def test_what_is_no_path_may_be_a_hub_id() -> None:
+    assert (
+        load_recipe({"baseline": "owner/name", "passes": [{"pass": "merge_lora"}]}).baseline == "owner/name"
+    )
+
+
+def test_overrides_change_and_add_entries() -> None:
+    recipe = load_recipe(
+        {"passes": [{"pass": "merge_lora"}, {"pass": "gptq"}]},
+        ["passes.1.bits=3", "goals.weight_ratio=0.4", "data.calibration_clips=16", "seed=7"],
+    )
+    assert recipe.passes[1] == Gptq(bits=3)
+    assert (recipe.goals.weight_ratio, recipe.data.calibration_clips, recipe.seed) == (0.4, 16, 7)
+    assert load_recipe(recipe, ["seed=8"]).model_copy(update={"seed": 7}) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("passes.1.bits", "expected KEY.PATH=VALUE"),
+        ("passes.4.bits=3", "`passes` is a list with entries 0 to 1; found 4"),
+        ("passes.gptq.bits=3", "`passes` is a list with entries 0 to 1; found 'gptq'"),
+        ("passes.1.bit=3", "--set passes.1.bit=3, passes.1.bit: unknown key; did you mean 'bits'?"),
+        ("passes.1.bits=5", "--set passes.1.bits=5, passes.1.bits: found 5; expected"),
+        ("gaols.weight_ratio=1", "gaols: unknown key; did you mean 'goals'?"),
+        ("baseline.x=1", "`baseline` is the value 'tiny' and has no entry 'x'"),
+        ("0=1", "the recipe has named entries"),
+        ("seed=[", "'[' is not a YAML value"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, expected: str) -> None:
+    source = {"baseline": "tiny", "passes": [{"pass": "merge_lora"}, {"pass": "gptq"}]}
+    assert expected in message(source, override)
+
+
+class Louder(Pass):
+    """A third party's pass."""
+
+    kind: Literal["louder"] = Field("louder", alias="pass")
+    decibels: float = 3.0
+
+
+def test_a_foreign_pass_is_checked_like_ours() -> None:
+    entries = {"passes": [{"pass": "louder", "decibels": 6}, {"pass": "merge_lora"}]}
+    recipe = load_recipe(entries, extra_passes=(Louder,))
+    assert isinstance(recipe, Recipe)
+    assert recipe.passes == (Louder(decibels=6), MergeLora())
+    assert yaml.safe_load(recipe.to_yaml())["passes"][0] == {"pass": "louder", "decibels": 6.0}
+    with pytest.raises(RecipeError, match="unknown pass 'louder'"):
+        load_recipe(entries)
+    with pytest.raises(RecipeError, match="did you mean 'decibels'"):
+        load_recipe({"passes": [{"pass": "louder", "decibel": 6}]}, extra_passes=(Louder,))
