@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from audiolm_compress.pipeline import apply_recipe as apply_recipe
     from audiolm_compress.recipe import Recipe as Recipe
     from audiolm_compress.recipe import load_recipe as load_recipe
-    from audiolm_compress.report import Report as Report
-    from audiolm_compress.salmonn import Salmonn as Salmonn
-    from audiolm_compress.salmonn import load_model as load_model
+    from audiolm_compress.report.report import Report as Report
+    from audiolm_compress.salmonn.load import load_model as load_model
+    from audiolm_compress.salmonn.model import Salmonn as Salmonn
 
 __version__ = "0.1.0"
 
@@ -34,11 +34,11 @@ _HOME = {
     "MergeLora": "passes",
     "QuantizeEmbedding": "passes",
     "Recipe": "recipe",
-    "Report": "report",
+    "Report": "report.report",
     "Result": "pipeline",
-    "Salmonn": "salmonn",
+    "Salmonn": "salmonn.model",
     "apply_recipe": "pipeline",
-    "load_model": "salmonn",
+    "load_model": "salmonn.load",
     "load_recipe": "recipe",
     "quantize_llm": "quantization",
 }

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, create_model
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
 from audiolm_compress.benchmark.settings import BenchmarkSettings
 from audiolm_compress.errors import RecipeError
@@ -93,6 +101,16 @@ class DataSettings(Settings):
     on_bad_audio: Literal["stop", "skip"] = Field(
         "stop", description="unusable audio files stop the run before any work, or are left out and counted"
     )
+
+    @field_validator("prefix")
+    @classmethod
+    def _no_prefix_for_tiny(cls, prefix: str | None, info: ValidationInfo) -> str | None:
+        test = info.data.get("test", ())
+        if prefix is not None and "tiny" in test and len(test) > 1:
+            raise ValueError(
+                "cannot be joined with the clips of `tiny`, which lie elsewhere; test on one of them"
+            )
+        return prefix
 
 
 class Goals(Settings):

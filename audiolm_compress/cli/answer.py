@@ -10,7 +10,7 @@ import click
 from audiolm_compress.cli.options import device_option, threads_option
 
 if TYPE_CHECKING:
-    from audiolm_compress.salmonn import Salmonn
+    from audiolm_compress.salmonn.model import Salmonn
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -70,7 +70,7 @@ def _answer(
     """Read all files first, then answer one after the other; several answers carry their file's name."""
     from audiolm_compress.data.audio import MAX_SECONDS, load_audio
     from audiolm_compress.devices import choose_device
-    from audiolm_compress.salmonn import load_model
+    from audiolm_compress.salmonn.load import load_model
 
     clips = [load_audio(file) for file in files]
     for file, clip in zip(files, clips, strict=True):

@@ -1,0 +1,150 @@
+"""From a recipe to a smaller model and its report, as one loop.
+
+    recipe -> data -> measure the baseline -> pass 1 ... pass n -> save -> reload -> measure -> report
+
+What is reported is what was saved and loaded again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiolm_compress.benchmark.environment import describe_environment
+from audiolm_compress.benchmark.process import measure
+from audiolm_compress.data.example import Example
+from audiolm_compress.devices import choose_device
+from audiolm_compress.errors import AudioLMError, PassError
+from audiolm_compress.folders import check_replaceable, whole_folder
+from audiolm_compress.passes.base import Context, Progress, Silent
+from audiolm_compress.recipe import Recipe, load_recipe
+from audiolm_compress.reload_check import Behaviour
+from audiolm_compress.report import Report, Step
+from audiolm_compress.report.files import write_report
+from audiolm_compress.run_data import checked_clips, load_calibration
+from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.load import load_model
+from audiolm_compress.salmonn.model import Salmonn
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a recipe gave.
+
+    Attributes:
+        model: the candidate, as loaded from ``path``.
+        report: both models' measurements and what every pass did.
+        path: folder of the candidate, with the report in it.
+    """
+
+    model: Salmonn
+    report: Report
+    path: Path
+
+
+def apply_recipe(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    baseline: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Result:
+    """Make a smaller model by a recipe, and measure what that cost.
+
+    Args:
+        recipe: YAML file, mapping or ``Recipe``.
+        baseline: in place of the recipe's; anything that ``load_model`` takes.
+        out: folder to write; default ``out/<recipe name>``. A model folder that is there is replaced in the
+            end; anything else is left alone and stops the run.
+        device: where both models run; default: cuda if there is one.
+        overrides: changes to the recipe, such as ``passes.1.bits=3``.
+        progress: where to show the state of the run.
+
+    Raises:
+        AudioLMError: recipe, baseline, data or a pass cannot be used; nothing is written then.
+
+    Example:
+        >>> result = apply_recipe("recipes/gemma2_4bit.yaml")  # doctest: +SKIP
+        >>> print(result.report.table())  # doctest: +SKIP
+    """
+    recipe = _with_baseline(load_recipe(recipe, overrides), baseline)
+    target = Path("out", recipe.name) if out is None else Path(out)
+    check_replaceable(target, store.is_model_folder)
+    device = choose_device(device)
+    progress = progress or Silent()
+    calibration = load_calibration(recipe, progress)
+    clips = checked_clips(recipe, progress)
+    measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
+    with whole_folder(target, store.is_model_folder) as work:
+        before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
+        model = load_model(recipe.baseline, device=device)
+        steps = apply_passes(model, recipe, calibration, progress)
+        progress.start("saving", 1)
+        store.write(model, work)
+        model = _reload(model, work, calibration)
+        after = measure(work, clips, recipe.benchmark, name="candidate", **measuring)
+        report = Report.of(
+            before,
+            replace(after, source=str(target)),
+            steps=steps,
+            environment=describe_environment(device, recipe.seed),
+            goals=recipe.goals,
+        )
+        write_report(report, recipe, work)
+    return Result(model, report, target)
+
+
+def apply_passes(
+    model: Salmonn, recipe: Recipe, calibration: Sequence[Example], progress: Progress
+) -> list[Step]:
+    """Apply the recipe's passes to ``model`` in place, in order; each has its own seed.
+
+    Raises:
+        PassError: a pass is impossible here; says its position and what was done before it.
+    """
+
+    @cache
+    def reference() -> Salmonn:
+        return load_model(recipe.baseline, device=model.device)
+
+    steps: list[Step] = []
+    for position, entry in enumerate(recipe.passes, start=1):
+        begin = time.monotonic()
+        progress.start(f"pass {position} of {len(recipe.passes)}: {entry.kind}", 1)
+        seed = recipe.seed * 1_000 + position
+        context = Context(calibration, torch.Generator().manual_seed(seed), reference, progress)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            try:
+                done = entry.apply(model, context)
+            except AudioLMError as error:
+                former = ", ".join(step.name for step in steps) or "nothing"
+                where = f"pass {position} of {len(recipe.passes)} (after {former})"
+                raise PassError(f"{where}: {error}") from error
+        steps.append(Step.of(entry, done, time.monotonic() - begin, model.weight_bytes()))
+    return steps
+
+
+def _with_baseline(recipe: Recipe, baseline: str | Path | None) -> Recipe:
+    """Unlike the recipe's own, a path given to the call starts at the working directory."""
+    if baseline is None:
+        return recipe
+    path = Path(baseline).expanduser()
+    source = str(path.resolve()) if str(baseline) != "tiny" and path.exists() else str(baseline)
+    return recipe.model_copy(update={"baseline": source})
+
+
+def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Salmonn:
+    """The model that ``folder`` holds, after making sure that it behaves as the one that was saved."""
+    saved = Behaviour.of(model, calibration)
+    reloaded = store.load(folder).to(model.device)
+    saved.check(Behaviour.of(reloaded, calibration))
+    return reloaded

@@ -1,0 +1,7 @@
+"""Measurements before and after, steps and environment in; JSON, Markdown and tables out."""
+
+from audiolm_compress.report.goals import Goal
+from audiolm_compress.report.report import Report
+from audiolm_compress.report.step import Step
+
+__all__ = ["Goal", "Report", "Step"]

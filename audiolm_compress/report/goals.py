@@ -1,0 +1,77 @@
+"""Whether a candidate reached what its recipe asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.metrics.bootstrap import PairedResult
+from audiolm_compress.recipe import Goals
+
+_RATIOS = {
+    "weight_ratio": "weight_bytes",
+    "peak_memory_ratio": "peak_memory_bytes",
+    "ttft_ratio": "ttft_s",
+    "tpot_ratio": "tpot_s",
+}
+# Score, and the sign that makes a worse candidate positive.
+_SCORES = {"wer_increase": ("wer", 1), "cider_d_decrease": ("cider_d", -1), "spider_decrease": ("spider", -1)}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal.
+
+    Attributes:
+        name: as in the recipe.
+        limit: what was asked for: a number, or ``noise``.
+        reached: what was measured; None if it was not measured.
+        met: whether that is enough; a goal that was not measured is not met.
+        note: how ``noise`` was judged, or why there is no measurement.
+    """
+
+    name: str
+    limit: float | str
+    reached: float | None
+    met: bool
+    note: str = ""
+
+
+def judge(
+    goals: Goals, baseline: Measurements, candidate: Measurements, differences: Mapping[str, PairedResult]
+) -> list[Goal]:
+    """Every goal that the recipe sets.
+
+    Args:
+        goals: of the recipe.
+        baseline: measurements of the model before.
+        candidate: of the model after.
+        differences: score -> paired comparison, where both models have the score.
+    """
+    judged = []
+    for name, limit in goals.model_dump(exclude_none=True).items():
+        if name in _RATIOS:
+            judged.append(_judge_ratio(name, limit, baseline, candidate))
+        else:
+            score, sign = _SCORES[name]
+            judged.append(_judge_score(name, limit, differences.get(score), sign))
+    return judged
+
+
+def _judge_ratio(name: str, limit: float, baseline: Measurements, candidate: Measurements) -> Goal:
+    before, after = getattr(baseline, _RATIOS[name]), getattr(candidate, _RATIOS[name])
+    if not before or after is None:
+        return Goal(name, limit, None, False, "not measured")
+    return Goal(name, limit, after / before, after / before <= limit)
+
+
+def _judge_score(name: str, limit: float | str, found: PairedResult | None, sign: int) -> Goal:
+    if found is None:
+        return Goal(name, limit, None, False, "not measured on both models")
+    worse = sign * found.difference
+    interval = found.difference_interval
+    if isinstance(limit, str):
+        note = f"95 % interval {interval.low:+.4f} to {interval.high:+.4f}, {found.clips} clips"
+        return Goal(name, limit, worse, worse <= 0 or found.within_noise, note)
+    return Goal(name, limit, worse, worse <= limit)

@@ -1,0 +1,122 @@
+"""The report as a document, and the model card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from audiolm_compress.benchmark.measurements import ClipResult
+from audiolm_compress.recipe import Recipe
+from audiolm_compress.report import rows
+from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
+from audiolm_compress.report.step import Step
+from audiolm_compress.report.table import step_rows
+
+if TYPE_CHECKING:
+    from audiolm_compress.report.report import Report
+
+_SAMPLES = 5  # clips of each task whose answers are printed
+
+
+def render(report: Report) -> str:
+    """The whole report: figures, passes with every module, goals, sample answers, environment."""
+    baseline, candidate = report.baseline, report.candidate
+    sections = [
+        "# Compression report",
+        main_table(report),
+        "## Weights by part, MiB",
+        table(("part", "baseline", "candidate", "ratio"), rows.part_rows(baseline, candidate)),
+        "## Latency in ms, median (5 % to 95 %)",
+        table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
+        "## How it was measured",
+        bullets([*rows.notes(baseline, candidate, report.steps), HOW_NOISE_IS_JUDGED]),
+    ]
+    if report.goals:
+        sections += ["## Goals", bullets(map(rows.goal_line, report.goals))]
+    if report.steps:
+        sections += ["## Passes", table(("pass", "what it did", "weights MiB", "seconds"), step_rows(report))]
+        sections += [_step(index, step) for index, step in enumerate(report.steps, start=1)]
+    sections += ["## Sample answers", *_samples(report)]
+    sections += ["## Environment", bullets(f"{name}: {value}" for name, value in report.environment.items())]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def model_card(report: Report, recipe: Recipe) -> str:
+    """README.md of the candidate's folder: what it is, how it was made, how it is used, how good it is."""
+    passes = ", ".join(step.name for step in report.steps)
+    return f"""# {recipe.name}
+
+{recipe.description or "A compressed SALMONN audio language model."}
+
+Made by audiolm-compress {report.environment["audiolm_compress"]} from the baseline `{report.baseline.source}`
+by these passes: {passes}. `recipe.yaml` in this folder is the whole recipe; `report.md` tells what every pass
+did and how the figures were measured.
+
+{main_table(report)}
+
+Use it from its folder:
+
+    audiolm-compress transcribe speech.wav --model FOLDER
+    audiolm-compress caption street.wav --model FOLDER
+    audiolm-compress ask clip.wav --prompt "..." --model FOLDER
+
+    from audiolm_compress import load_model
+    model = load_model("FOLDER")
+
+The licence and the limits of the baseline apply to this model as well.
+"""
+
+
+def main_table(report: Report) -> str:
+    """Both models, the change and how sure it is."""
+    body = [
+        rows.main_row("baseline", report.baseline),
+        rows.main_row("candidate", report.candidate),
+        rows.change_row(report.baseline, report.candidate, report.differences),
+        rows.noise_row(report.differences),
+    ]
+    return table(rows.HEADER, body)
+
+
+def table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *body]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _step(index: int, step: Step) -> str:
+    settings = ", ".join(f"{name}: {value}" for name, value in step.settings.items() if name != "pass")
+    figures = ", ".join(f"{name}: {_cell(value)}" for name, value in step.figures.items())
+    lines = [f"### {index}. {step.name}", step.summary]
+    lines += [f"Settings: {settings}"] if settings else []
+    lines += [f"Figures: {figures}"] if figures else []
+    lines += [_module_table(step.modules)] if step.modules else []
+    return "\n\n".join(lines)
+
+
+def _module_table(modules: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in modules for name in row))
+    return table(columns, ([row.get(name, "") for name in columns] for row in modules))
+
+
+def _samples(report: Report) -> Iterable[str]:
+    """The first clips of each task with both answers."""
+    by_task: dict[str, list[tuple[ClipResult, ClipResult]]] = {}
+    for pair in zip(report.baseline.clips, report.candidate.clips, strict=True):
+        by_task.setdefault(pair[0].task, []).append(pair)
+    for task, pairs in by_task.items():
+        body = [
+            (before.testset_id, before.references[0] if before.references else "", before.text, after.text)
+            for before, after in pairs[:_SAMPLES]
+        ]
+        yield f"### {task}\n\n" + table(("clip", "reference", "baseline", "candidate"), body)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

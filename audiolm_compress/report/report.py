@@ -1,0 +1,124 @@
+"""The report: two models, what was done between them, and whether that was worth it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.metrics.bootstrap import Interval, PairedResult
+from audiolm_compress.recipe import Goals
+from audiolm_compress.report.differences import differences
+from audiolm_compress.report.goals import Goal, judge
+from audiolm_compress.report.step import Step
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a recipe gave, in numbers.
+
+    Attributes:
+        baseline: the model before.
+        candidate: the model after, as loaded from its folder.
+        steps: what every pass did, in order; empty if the two are simply two models.
+        environment: machine, versions, commit, seed.
+        differences: score -> paired comparison with its interval.
+        goals: what was asked for and whether it was reached.
+    """
+
+    baseline: Measurements
+    candidate: Measurements
+    steps: Sequence[Step]
+    environment: Mapping[str, Any]
+    differences: Mapping[str, PairedResult]
+    goals: Sequence[Goal]
+
+    @classmethod
+    def of(
+        cls,
+        baseline: Measurements,
+        candidate: Measurements,
+        *,
+        steps: Sequence[Step] = (),
+        environment: Mapping[str, Any],
+        goals: Goals | None = None,
+    ) -> Report:
+        """Compare two measured models.
+
+        Raises:
+            DataError: they were not measured on the same clips.
+        """
+        found = differences(baseline, candidate)
+        judged = judge(goals or Goals(), baseline, candidate, found)
+        return cls(baseline, candidate, tuple(steps), environment, found, tuple(judged))
+
+    @property
+    def goals_met(self) -> bool:
+        """Whether every goal is reached; true without goals."""
+        return all(goal.met for goal in self.goals)
+
+    def to_json(self) -> str:
+        """The whole report; :meth:`from_json` reads it back equal."""
+        content = {
+            "baseline": self.baseline.to_dict(),
+            "candidate": self.candidate.to_dict(),
+            "steps": [asdict(step) for step in self.steps],
+            "environment": self.environment,
+            "differences": {score: asdict(found) for score, found in self.differences.items()},
+            "goals": [asdict(goal) for goal in self.goals],
+        }
+        return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read what :meth:`to_json` wrote."""
+        content = json.loads(text)
+        return cls(
+            baseline=Measurements.from_dict(content["baseline"]),
+            candidate=Measurements.from_dict(content["candidate"]),
+            steps=tuple(Step(**step) for step in content["steps"]),
+            environment=content["environment"],
+            differences={score: _paired(found) for score, found in content["differences"].items()},
+            goals=tuple(Goal(**goal) for goal in content["goals"]),
+        )
+
+    def table(self) -> str:
+        """The comparison as plain text, 110 columns wide."""
+        from rich.console import Console
+
+        console = Console(width=110, color_system=None, force_terminal=False, highlight=False)
+        with console.capture() as captured:
+            console.print(self)
+        return captured.get()
+
+    def __rich__(self) -> RenderableType:
+        """The comparison for a terminal."""
+        from audiolm_compress.report.table import render
+
+        return render(self)
+
+    def to_markdown(self) -> str:
+        """The comparison, every pass, how it was measured and sample answers."""
+        from audiolm_compress.report.markdown import render
+
+        return render(self)
+
+
+def _paired(content: Mapping[str, Any]) -> PairedResult:
+    intervals = {name: Interval(**value) for name, value in content.items() if name.endswith("_interval")}
+    return PairedResult(**{**content, **intervals})
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity; a figure that is not a number becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,70 @@
+"""The report on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from audiolm_compress.report import rows
+from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
+
+if TYPE_CHECKING:
+    from audiolm_compress.report.report import Report
+
+
+def render(report: Report) -> RenderableType:
+    """Main figures first, then where they come from, then what a reader must know."""
+    baseline, candidate = report.baseline, report.candidate
+    main = table("Comparison", rows.HEADER)
+    main.add_row(*rows.main_row("baseline", baseline))
+    main.add_row(*rows.main_row("candidate", candidate), end_section=True)
+    main.add_row(*rows.change_row(baseline, candidate, report.differences))
+    main.add_row(*rows.noise_row(report.differences))
+    parts = table("Weights by part, MiB", ("part", "baseline", "candidate", "ratio"))
+    for row in rows.part_rows(baseline, candidate):
+        parts.add_row(*row)
+    latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "", "baseline", "candidate"))
+    for row in rows.latency_rows(baseline, candidate):
+        latency.add_row(*row)
+    lines = [*rows.notes(baseline, candidate, report.steps), HOW_NOISE_IS_JUDGED]
+    shown: list[RenderableType] = [main, parts, latency]
+    if report.steps:
+        shown.append(_steps(report))
+    shown.append(Text("\n".join(f"- {line}" for line in lines)))
+    if report.goals:
+        shown.append(Text("\nGoals", style="bold"))
+        shown += [
+            Text(f"  {rows.goal_line(goal)}", style="green" if goal.met else "bold red")
+            for goal in report.goals
+        ]
+    return Group(*shown)
+
+
+def table(title: str, header: Sequence[str]) -> Table:
+    """An empty table whose first column is text and whose other columns are figures."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for index, name in enumerate(header):
+        made.add_column(name, justify="right" if index else "left", overflow="fold")
+    return made
+
+
+def _steps(report: Report) -> Table:
+    made = Table(title="Passes", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for name in ("pass", "what it did", "weights MiB", "seconds"):
+        made.add_column(name, justify="left" if name in ("pass", "what it did") else "right")
+    for row in step_rows(report):
+        made.add_row(*row)
+    return made
+
+
+def step_rows(report: Report) -> Iterable[rows.Row]:
+    """Each pass with the weights before and after it."""
+    before = report.baseline.weight_bytes
+    for step in report.steps:
+        yield rows.step_row(step, before)
+        before = sum(step.weight_bytes.values())
