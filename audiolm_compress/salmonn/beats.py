@@ -1,10 +1,11 @@
 """BEATs, the audio encoder of SALMONN (Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", arXiv:2212.09058).
 
-A Transformer over 16 x 16 patches of a log-mel spectrogram: a grouped convolution gives positions, and attention adds a
-bucketed relative-position bias that each query gates (WavLM, arXiv:2110.13900, section III-A). Module names are those of the
-published checkpoints. One difference: the relative-position table, which those checkpoints repeat under every layer,
-belongs to the encoder here (``encoder.relative_attention_bias``), so that any layer can be dropped, the first
-one too. Loading accepts the repeated entries if they are identical; :meth:`Beats.upstream_state_dict` writes them.
+A Transformer over 16 x 16 patches of a log-mel spectrogram: a grouped convolution gives positions, and
+attention adds a bucketed relative-position bias that each query gates (WavLM, arXiv:2110.13900, section
+III-A). Module names are those of the published checkpoints. One difference: the relative-position table,
+which those checkpoints repeat under every layer, belongs to the encoder here
+(``encoder.relative_attention_bias``), so that any layer can be dropped, the first one too. Loading accepts
+the repeated entries if they are identical; :meth:`Beats.upstream_state_dict` writes them.
 
     model = load_beats("BEATs_iter3_plus_AS2M.pt").eval()
     tokens = model(waveforms).features          # [batch, tokens, width], eight tokens per 160 ms
@@ -59,8 +60,8 @@ class Beats(nn.Module):
 
         Args:
             waveforms: samples at 16 kHz in [-1, 1], shape [batch, samples]; shorter clips end in zeros.
-            padding_mask: True on those zeros, bool, shape [batch, samples]; None if no clip is padded. A clip must not
-                be padding altogether.
+            padding_mask: True on those zeros, bool, shape [batch, samples]; None if no clip is padded. A clip
+                must not be padding altogether.
 
         Raises:
             DataError: the clips are shorter than one patch (0.175 s with patches of 16).
@@ -159,7 +160,8 @@ class BeatsEncoder(nn.Module):
             return None
         buckets = _buckets(tokens, self.config.num_buckets, self.config.max_distance)
         values = self.relative_attention_bias(buckets.to(self.relative_attention_bias.weight.device))
-        # Row q holds distances -q .. tokens-1-q: a window over the 2 * tokens - 1 distances, from the right end.
+        # Row q holds distances -q .. tokens-1-q: a window over the 2 * tokens - 1 distances, from the right
+        # end.
         return values.t().contiguous().unfold(1, tokens, 1).flip(1)
 
 
@@ -169,8 +171,8 @@ def load_beats(path: str | Path) -> Beats:
     The model has the checkpoint's dtype and is in training mode, as torch modules are.
 
     Raises:
-        BaselineError: the file is unreadable, contains anything but tensors and plain values, or its tensors do not
-            fit its ``cfg``; every unknown, missing or wrongly shaped tensor is named.
+        BaselineError: the file is unreadable, contains anything but tensors and plain values, or its tensors
+            do not fit its ``cfg``; every unknown, missing or wrongly shaped tensor is named.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -135,7 +135,8 @@ class BeatsAttention(nn.Module):
         key = self.k_proj(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
         value = self.v_proj(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
         bias = self._bias(query, position_bias, key_bias)
-        # Upstream's softmax works on 1/32 of the logits and multiplies back; without rounding that changes nothing.
+        # Upstream's softmax works on 1/32 of the logits and multiplies back; without rounding that changes
+        # nothing.
         attended = F.scaled_dot_product_attention(
             query,
             key,

@@ -18,7 +18,9 @@ class DecodeSettings(Settings):
     min_length: int = Field(1, ge=0, description="Shortest answer in tokens.")
     temperature: float = Field(1.0, gt=0, description="Flattens the distribution that is sampled from.")
     top_p: float = Field(0.9, gt=0, le=1, description="Share of the probability that is sampled from.")
-    repetition_penalty: float = Field(1.0, gt=0, description="Above 1, tokens said before become less likely.")
+    repetition_penalty: float = Field(
+        1.0, gt=0, description="Above 1, tokens that the answer has already become less likely."
+    )
     length_penalty: float = Field(1.0, description="Above 0, beam search prefers longer answers.")
     end_sym: str = Field("</s>", description="The answer ends before this text.")
 

@@ -1,9 +1,10 @@
 """The spectrogram BEATs listens to: Kaldi's log-mel filter bank, written for batches.
 
-Kaldi's defaults (``compute-fbank-feats``) at 16 kHz, with 128 mel bins and no dither: frames of 25 ms every 10 ms, only whole
-frames; mean removed and pre-emphasis 0.97 inside each frame; Povey window; power spectrum of 512 points; triangles on
-Kaldi's mel scale from 20 Hz to 8 kHz; logarithm, floored at the epsilon of float32. BEATs then normalises with the
-fixed mean and deviation of its pre-training data (Chen et al., "BEATs", arXiv:2212.09058).
+Kaldi's defaults (``compute-fbank-feats``) at 16 kHz, with 128 mel bins and no dither: frames of 25 ms every
+10 ms, only whole frames; mean removed and pre-emphasis 0.97 inside each frame; Povey window; power spectrum
+of 512 points; triangles on Kaldi's mel scale from 20 Hz to 8 kHz; logarithm, floored at the epsilon of
+float32. BEATs then normalises with the fixed mean and deviation of its pre-training data (Chen et al.,
+"BEATs", arXiv:2212.09058).
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
         waveforms: samples at 16 kHz in [-1, 1], any floating dtype, shape [batch, samples].
 
     Returns:
-        Natural logarithms of mel energies, shape [batch, frames, 128]; float64 (float32 on Apple's MPS, which has no
-        float64). The double precision keeps the quiet bins of loud frames exact and costs little here.
+        Natural logarithms of mel energies, shape [batch, frames, 128]; float64 (float32 on Apple's MPS, which
+        has no float64). The double precision keeps the quiet bins of loud frames exact and costs little here.
 
     Raises:
         DataError: a clip is shorter than one frame (400 samples).

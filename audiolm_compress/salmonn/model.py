@@ -5,6 +5,7 @@ Data flows one way: waveforms -> encoder states -> audio tokens -> prompt around
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +14,12 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, WhisperFeatureExtractor
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    WhisperFeatureExtractor,
+)
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
@@ -134,7 +140,11 @@ class Salmonn(nn.Module):
         return self.speech_encoder(features.to(weight.device, weight.dtype)).last_hidden_state
 
     def encode_sound(self, waveforms: Sequence[Tensor]) -> Tensor | None:
-        """BEATs' states [batch, tokens, audio_width], padded ones included; None without BEATs."""
+        """BEATs' states [batch, tokens, audio_width]; None without BEATs.
+
+        The states under the padding of a shorter clip stay in and the connector reads them, as upstream's
+        does: an answer can depend on the length of the clips beside it, but not on their content.
+        """
         if self.audio_encoder is None:
             return None
         lengths = [max(len(waveform), SAMPLE_RATE) for waveform in waveforms]
@@ -296,14 +306,22 @@ class Salmonn(nn.Module):
     @torch.inference_mode()
     def generate_ids(self, inputs: Inputs, settings: DecodeSettings) -> Tensor:
         """Token ids [batch, new tokens] that ``transformers``' generation gives after ``inputs``."""
-        stop = self.causal_lm.generation_config.eos_token_id
+        own = self.causal_lm.generation_config
+        stop = own.eos_token_id
         pad = stop[0] if isinstance(stop, list) else stop
-        return self.llm.generate(
-            inputs_embeds=inputs.embeds,
-            attention_mask=inputs.mask,
+        # A config of its own: sampling defaults that a checkpoint brings along must not leak in.
+        config = GenerationConfig(
+            bos_token_id=own.bos_token_id,
+            eos_token_id=stop,
             pad_token_id=self.tokenizer.pad_token_id if pad is None else pad,
             **settings.arguments(),
         )
+        with warnings.catch_warnings():
+            # That the prompt is not counted is what the setting promises.
+            warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
+            return self.llm.generate(
+                inputs_embeds=inputs.embeds, attention_mask=inputs.mask, generation_config=config
+            )
 
     def texts(self, token_ids: Tensor, settings: DecodeSettings) -> list[str]:
         """Words of generated ids: cut at the end symbol, special tokens removed, stripped."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -33,11 +32,11 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.folders import whole_folder
-from audiolm_compress.quantization import module_from_spec
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
 from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.lora import add_lora, describe_lora
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
 from audiolm_compress.salmonn.quiet import quiet_transformers
@@ -117,16 +116,6 @@ def load(folder: str | Path) -> Salmonn:
 
 def _describe(model: Salmonn) -> dict[str, Any]:
     """The JSON form of everything but tensors, tokenizer and feature extractor."""
-    lora = None
-    if isinstance(model.llm, PeftModel):
-        chosen = model.llm.peft_config["default"]
-        assert isinstance(chosen, LoraConfig)
-        lora = {
-            "r": chosen.r,
-            "lora_alpha": chosen.lora_alpha,
-            "lora_dropout": chosen.lora_dropout,
-            "target_modules": sorted(chosen.target_modules or ()),
-        }
     return {
         "format": FORMAT,
         "speech_encoder": model.speech_encoder.config.to_diff_dict(),
@@ -134,7 +123,7 @@ def _describe(model: Salmonn) -> dict[str, Any]:
         "connector": model.connector.config.to_dict(),
         "llm": model.causal_lm.config.to_diff_dict(),
         "generation": model.causal_lm.generation_config.to_diff_dict(),
-        "lora": lora,
+        "lora": describe_lora(model.llm),
         "prompts": model.prompts.to_dict(),
         "decode": {task: settings.model_dump() for task, settings in model.decode.items()},
         "end_symbol": model.end_symbol,
@@ -153,8 +142,7 @@ def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
         llm: Any = AutoModelForCausalLM.from_config(llm_config, attn_implementation=attention_of(llm_config))
     llm.generation_config = GenerationConfig.from_dict(config["generation"])
     if config["lora"] is not None:
-        lora = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
-        llm = get_peft_model(llm, lora, low_cpu_mem_usage=True)
+        llm = add_lora(llm, **config["lora"], empty=True)
     model = Salmonn(
         speech_encoder,
         audio_encoder,
@@ -168,6 +156,8 @@ def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
         max_text_tokens=config["max_text_tokens"],
     )
     for name, spec in config["replaced"].items():
+        from audiolm_compress.quantization import module_from_spec
+
         model.replace_module(name, module_from_spec(spec))
     return model
 

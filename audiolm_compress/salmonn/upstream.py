@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import yaml
-from peft import LoraConfig, get_peft_model
+from peft import PeftModel
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -32,6 +32,7 @@ from audiolm_compress.salmonn.beats import load_beats
 from audiolm_compress.salmonn.checkpoint import place, read_checkpoint, rename
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig, window_frames
 from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.lora import add_lora
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
 from audiolm_compress.salmonn.quiet import quiet_transformers
@@ -193,17 +194,16 @@ def _trained_tensors(section: Mapping[str, Any], root: Path) -> dict[str, Tensor
     return tensors
 
 
-def _with_lora(llm: PreTrainedModel, section: Mapping[str, Any], trained: Mapping[str, Tensor]) -> Any:
+def _with_lora(llm: PreTrainedModel, section: Mapping[str, Any], trained: Mapping[str, Tensor]) -> PeftModel:
     adapted = {name.split(".lora_A.")[0].rpartition(".")[2] for name in trained if ".lora_A." in name}
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
+    return add_lora(
+        llm,
         r=section.get("lora_rank", 8),
         lora_alpha=section.get("lora_alpha", 32),
         lora_dropout=section.get("lora_dropout", 0.1),
         # Upstream leaves the choice to peft, whose choice for Llama and Gemma is these two.
         target_modules=sorted(adapted) or ["q_proj", "v_proj"],
     )
-    return get_peft_model(llm, lora)
 
 
 def _connector_config(
