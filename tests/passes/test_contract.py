@@ -1,0 +1,100 @@
+"""What holds for every pass, present and future. A pass without an entry in SETTINGS fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pydantic import TypeAdapter
+
+from audiolm_compress.passes import PASSES, AnyPass
+from audiolm_compress.passes.base import Context, Pass
+from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.load import load_model
+from audiolm_compress.salmonn.model import Salmonn
+
+# The smallest entry of each pass that changes the small models of the parity sets.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "merge_lora": {},
+    "cast": {"parts": ["speech_encoder"], "dtype": "bfloat16"},
+    "gptq": {"bits": 4, "group_size": 32},
+    "quantize_embedding": {},
+}
+KINDS = [pass_class.model_fields["kind"].default for pass_class in PASSES]
+
+
+def make(kind: str) -> Pass:
+    entry: Pass = TypeAdapter(AnyPass).validate_python({"pass": kind} | SETTINGS[kind])
+    return entry
+
+
+def answers(model: Salmonn, clips: list[torch.Tensor]) -> tuple[torch.Tensor, list[str]]:
+    with torch.inference_mode():
+        logits = model.score(model.prepare(clips, "audiocaption"))
+    return logits, model.generate(clips, "audiocaption", num_beams=1)
+
+
+def state(model: Salmonn) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        value.dtype == other[name].dtype and torch.equal(value, other[name]) for name, value in one.items()
+    )
+
+
+def test_every_pass_is_tried_here() -> None:
+    assert sorted(SETTINGS) == sorted(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_yaml_round_trip(kind: str) -> None:
+    entry = make(kind)
+    text = yaml.safe_dump(entry.model_dump(mode="json", by_alias=True))
+    assert TypeAdapter(AnyPass).validate_python(yaml.safe_load(text)) == entry
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_is_described(kind: str) -> None:
+    fields = type(make(kind)).model_fields
+    assert all(field.description for name, field in fields.items() if name != "kind")
+
+
+@pytest.mark.parametrize("variant", ["gemma", "llama"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_contract(
+    small_model: Callable[..., Salmonn],
+    clips: list[torch.Tensor],
+    context: Context,
+    tmp_path: Path,
+    kind: str,
+    variant: str,
+) -> None:
+    """Honest about changing, still answers, and the saved model is the one in memory."""
+    model = small_model(variant)
+    before = state(model)
+    report = make(kind).apply(model, context)
+    assert report.changed
+    assert report.summary
+    assert not equal(before, state(model))
+    logits, texts = answers(model, clips)
+    assert torch.isfinite(logits).all()
+    loaded_logits, loaded_texts = answers(load_model(store.save(model, tmp_path / "model")), clips)
+    assert torch.equal(logits, loaded_logits)
+    assert texts == loaded_texts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_seed_same_result(small_model: Callable[..., Salmonn], context: Context, kind: str) -> None:
+    results = []
+    for _ in range(2):
+        model = small_model()
+        context.rng.manual_seed(7)
+        make(kind).apply(model, context)
+        results.append(state(model))
+    assert equal(*results)
