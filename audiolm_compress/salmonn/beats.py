@@ -1,4 +1,4 @@
-"""BEATs, the audio encoder of SALMONN (Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", arXiv:2212.09058).
+"""BEATs, the audio encoder of SALMONN (Chen et al., arXiv:2212.09058).
 
 A Transformer over 16 x 16 patches of a log-mel spectrogram: a grouped convolution gives positions, and
 attention adds a bucketed relative-position bias that each query gates (WavLM, arXiv:2110.13900, section
@@ -22,8 +22,8 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from audiolm_compress.errors import BaselineError, DataError
 from audiolm_compress.salmonn.beats_layers import BeatsConfig, BeatsLayer, WeightNormConv
@@ -34,7 +34,10 @@ _TABLE = "relative_attention_bias.weight"
 
 @dataclass(frozen=True)
 class BeatsOutput:
-    """Token features [batch, tokens, width] in the weights' dtype, and their mask [batch, tokens], True = padding."""
+    """Token features [batch, tokens, width] and their mask [batch, tokens], True = padding.
+
+    The features have the weights' dtype.
+    """
 
     features: Tensor
     padding_mask: Tensor | None
@@ -70,14 +73,15 @@ class Beats(nn.Module):
         shortest = FRAME_LENGTH + (patch - 1) * FRAME_SHIFT
         if waveforms.shape[-1] < shortest:
             raise DataError(
-                f"BEATs needs at least {shortest} samples at 16 kHz, but got {waveforms.shape[-1]}; append silence"
+                f"BEATs needs at least {shortest} samples at 16 kHz, but got {waveforms.shape[-1]}; "
+                "append silence"
             )
         fbank = beats_fbank(waveforms)
         frame_mask = None if padding_mask is None else _shrink_mask(padding_mask, fbank.shape[1])
         return self.encode_fbank(fbank, frame_mask)
 
     def encode_fbank(self, fbank: Tensor, frame_mask: Tensor | None = None) -> BeatsOutput:
-        """Encode ready spectrograms of :func:`beats_fbank`, [batch, frames, 128], with a mask [batch, frames] or None."""
+        """Encode spectrograms of :func:`beats_fbank`, [batch, frames, 128]; mask [batch, frames] or None."""
         patches = self.patch_embedding(fbank.to(self.patch_embedding.weight.dtype).unsqueeze(1))
         x = self.layer_norm(patches.flatten(2).transpose(1, 2))
         padding_mask = None if frame_mask is None else _shrink_mask(frame_mask, x.shape[1])
@@ -87,7 +91,11 @@ class Beats(nn.Module):
         return BeatsOutput(self.encoder(x, padding_mask), padding_mask)
 
     def classify(self, waveforms: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """Class probabilities [batch, classes] of a fine-tuned checkpoint: sigmoid of the mean over valid tokens."""
+        """Class probabilities [batch, classes]: sigmoid of the predictor's mean over valid tokens.
+
+        Raises:
+            BaselineError: the checkpoint is not a fine-tuned one.
+        """
         if self.predictor is None:
             raise BaselineError(
                 "classify needs a fine-tuned BEATs (finetuned_model: true), but this one has no predictor"
@@ -100,7 +108,7 @@ class Beats(nn.Module):
         return ((logits * valid).sum(dim=1) / valid.sum(dim=1)).sigmoid()
 
     def upstream_state_dict(self) -> dict[str, Tensor]:
-        """The weights under the published checkpoints' names: the relative-position table under every layer."""
+        """The weights under the published names: the relative-position table under every layer."""
         state = dict(self.state_dict())
         table = state.pop(f"encoder.{_TABLE}", None)
         if table is not None:
@@ -166,7 +174,7 @@ class BeatsEncoder(nn.Module):
 
 
 def load_beats(path: str | Path) -> Beats:
-    """Read a published BEATs checkpoint, ``{"cfg": dict, "model": state dict}``, without executing pickled code.
+    """Read a published checkpoint, ``{"cfg": dict, "model": state dict}``, executing no pickled code.
 
     The model has the checkpoint's dtype and is in training mode, as torch modules are.
 
@@ -201,7 +209,7 @@ def load_beats(path: str | Path) -> Beats:
 
 
 def _shrink_mask(mask: Tensor, length: int) -> Tensor:
-    """[batch, n] to [batch, length]: equal groups of n // length, the rest dropped; padding if a whole group is."""
+    """[batch, n] to [batch, length]: padding where all of a group of n // length is; the rest is dropped."""
     group = mask.shape[1] // length
     return mask[:, : group * length].unflatten(1, (length, group)).all(dim=2)
 
@@ -226,7 +234,7 @@ def _buckets(tokens: int, num_buckets: int, max_distance: int) -> Tensor:
 
 
 def _merge_tables(encoder: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Before loading: replace the layers' copies of the relative-position table by the encoder's one entry."""
+    """Before loading: replace the layers' copies of the relative-position table by the encoder's."""
     names: Sequence[str] = sorted(
         name
         for name in state

@@ -1,4 +1,4 @@
-"""What BEATs is built of: its configuration, Transformer layers and positional convolution (see ``beats.py``)."""
+"""What BEATs (``beats.py``) is built of: configuration, Transformer layers, positional convolution."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.salmonn.fbank import MEL_BINS
@@ -97,6 +97,7 @@ class BeatsLayer(nn.Module):
                 nn.init.xavier_normal_(linear.weight)
 
     def forward(self, x: Tensor, position_bias: Tensor | None, key_bias: Tensor | None) -> Tensor:
+        """``x`` [batch, tokens, width]; biases as in :class:`BeatsAttention`."""
         if self.config.layer_norm_first:
             x = x + self._attend(self.self_attn_layer_norm(x), position_bias, key_bias)
             return x + self._feed_forward(self.final_layer_norm(x))
@@ -159,7 +160,7 @@ class BeatsAttention(nn.Module):
 
 
 class WeightNormConv(nn.Module):
-    """Grouped convolution over tokens with weight normalisation over the kernel axis; output as long as the input."""
+    """Grouped convolution over tokens, weight-normalised over the kernel axis; as long as its input."""
 
     def __init__(self, width: int, kernel: int, groups: int) -> None:
         super().__init__()

@@ -82,7 +82,7 @@ def _window_and_mel(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, T
 
 
 def _mel_matrix() -> Tensor:
-    """Triangles with straight sides on the mel scale, [257, 128] in float64; the Nyquist bin belongs to none of them."""
+    """Triangles with straight sides on the mel scale, [257, 128] in float64; the Nyquist bin is in none."""
     low, high = _mel(_LOWEST_HZ), _mel(SAMPLE_RATE / 2)
     edges = torch.linspace(low, high, MEL_BINS + 2, dtype=torch.float64)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]

@@ -1,4 +1,4 @@
-"""BEATs against arrays that the upstream code computed (tests/fixtures/upstream_parity), and its own promises."""
+"""BEATs against arrays of the upstream code (tests/fixtures/upstream_parity), and its own promises."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_attention_is_the_written_out_formula() -> None:
 
 @torch.no_grad()
 def test_first_layer_can_be_dropped() -> None:
-    """The relative-position table outlives layer 0, and the residual scale stays that of the trained depth."""
+    """The relative-position table outlives layer 0; the residual scale stays that of the trained depth."""
     model = random_beats(SMALL)
     full = model(noise(1.0)).features
     scale = model.encoder.layers[1].residual_scale
@@ -242,15 +242,15 @@ class Malicious:
 @pytest.mark.parametrize("content", [Malicious(), {"cfg": {}, "model": Malicious()}, {"model": {}}, [1]])
 def test_anything_but_a_checkpoint_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "beats.pt")
-    with pytest.raises(BaselineError, match="beats.pt"):
+    with pytest.raises(BaselineError, match=r"beats\.pt"):
         load_beats(tmp_path / "beats.pt")
 
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BaselineError, match="absent.pt"):
+    with pytest.raises(BaselineError, match=r"absent\.pt"):
         load_beats(tmp_path / "absent.pt")
     (tmp_path / "text.pt").write_text("not a checkpoint")
-    with pytest.raises(BaselineError, match="text.pt"):
+    with pytest.raises(BaselineError, match=r"text\.pt"):
         load_beats(tmp_path / "text.pt")
 
 
