@@ -83,7 +83,7 @@ def load_examples(
         if not entries:
             raise DataError(f"{name}: asked for tasks {sorted(tasks)}, found only {found}")
     if limit is not None:
-        entries = _spread(entries, limit)
+        entries = [entries[index] for index in sorted(in_turn(entries, limit))]
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         results = list(pool.map(lambda entry: try_audio(entry.file, channel), entries))
     bad = [(str(entry.file), reason) for entry, (reason, _) in zip(entries, results, strict=True) if reason]
@@ -106,6 +106,15 @@ def batches(examples: Sequence[Example], size: int) -> Iterator[list[Example]]:
             yield group[start : start + size]
 
 
+def in_turn(items: Sequence[Example | Entry], count: int) -> list[int]:
+    """Indices of at most ``count`` items, one of each task in turn, so that no task is left out."""
+    by_task: dict[str, list[int]] = {}
+    for index, item in enumerate(items):
+        by_task.setdefault(item.task, []).append(index)
+    turns = chain.from_iterable(zip_longest(*by_task.values()))
+    return [index for index in turns if index is not None][:count]
+
+
 def _example(entry: Entry, audio: Audio) -> Example:
     return Example(
         id=entry.id,
@@ -116,16 +125,6 @@ def _example(entry: Entry, audio: Audio) -> Example:
         question=entry.Q,
         path=entry.file,
     )
-
-
-def _spread(entries: list[Entry], limit: int) -> list[Entry]:
-    """At most ``limit`` entries, one of each task in turn, back in their order in the file."""
-    by_task: dict[str, list[int]] = {}
-    for index, entry in enumerate(entries):
-        by_task.setdefault(entry.task, []).append(index)
-    turns = chain.from_iterable(zip_longest(*by_task.values()))
-    kept = [index for index in turns if index is not None][:limit]
-    return [entries[index] for index in sorted(kept)]
 
 
 def _refuse_repeated_ids(entries: list[Entry], files: Sequence[str | Path]) -> None:

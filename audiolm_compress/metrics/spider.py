@@ -6,7 +6,9 @@ and size suit is for the user to say. Without it there is no SPIDEr, and CIDEr-D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from audiolm_compress.metrics.cider import cider_d, prepare_captions
@@ -38,7 +40,9 @@ def spice_missing() -> str:
     java = get_default_java_path()
     reasons = []
     try:
-        if not check_java_path(java):
+        with _unlogged("aac_metrics.utils.checks"):  # the reason below says the same
+            supported = check_java_path(java)
+        if not supported:
             reasons.append(f"{java!r} is not one of the Java versions 8 to 13 that aac-metrics supports")
     except ValueError:
         reasons.append(f"no Java program {java!r} (AAC_METRICS_JAVA_PATH names another)")
@@ -48,6 +52,17 @@ def spice_missing() -> str:
     except OSError:
         reasons.append(f"its files are not in {cache} (aac-metrics-download fetches them)")
     return f"SPICE not installed: {'; '.join(reasons)}" if reasons else ""
+
+
+@contextmanager
+def _unlogged(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def spider(

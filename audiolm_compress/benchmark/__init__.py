@@ -1,0 +1,1 @@
+"""Size, memory, latency and quality of a model, measured in a process of its own."""

@@ -1,0 +1,201 @@
+"""What is known about one model after it was measured; the two sides of a report are of this form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from audiolm_compress.data.tasks import TaskKind, task_kind
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Times in seconds over several runs: median, 5th and 95th percentile."""
+
+    median: float
+    p5: float
+    p95: float
+    runs: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Spread | None:
+        """Of single times; None of none."""
+        if not seconds:
+            return None
+        p5, median, p95 = np.percentile(seconds, [5, 50, 95])
+        return cls(float(median), float(p5), float(p95), len(seconds))
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of one protocol, batch 1, greedy.
+
+    Attributes:
+        protocol: in words, what was timed.
+        ttft: from the waveform to the first token, encoders and features included.
+        tpot: per further token, one value a run; None if no run had a further token.
+        tokens: mean number of tokens of an answer.
+    """
+
+    protocol: str
+    ttft: Spread
+    tpot: Spread | None
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory in bytes.
+
+    Attributes:
+        peak: the figure that is compared, see ``method``.
+        inference_peak: peak after loading, where the system can tell.
+        noise_protocol_peak: peak during the upstream protocol, where the system can tell.
+        method: in words, what was counted.
+    """
+
+    peak: int
+    inference_peak: int | None
+    noise_protocol_peak: int | None
+    method: str
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What the model said about one clip, and what that is worth.
+
+    Attributes:
+        testset_id: id of the annotation, else its path.
+        task: task name of the annotation.
+        text: the answer.
+        references: the texts that count as right.
+        path: the audio file.
+        seconds: length of the audio as used.
+        errors: word errors (recognition only).
+        words: words of the reference (recognition only).
+        cider_d: score within this test set (captions only).
+        spider: score within this test set (captions only, where SPICE is installed).
+    """
+
+    testset_id: str
+    task: str
+    text: str
+    references: tuple[str, ...]
+    path: str
+    seconds: float
+    errors: int | None = None
+    words: int | None = None
+    cider_d: float | None = None
+    spider: float | None = None
+
+    @property
+    def kind(self) -> TaskKind:
+        """How the clip is scored."""
+        return task_kind(self.task)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """One model, measured in a process of its own.
+
+    Attributes:
+        source: what was given to ``load_model``.
+        weight_bytes: parameters and buffers as loaded; shared storage counts once.
+        weight_bytes_by_part: the same by part of the model.
+        memory: peak memory.
+        clips_latency: on real clips.
+        noise_latency: in the upstream protocol.
+        wer: corpus-level word error rate of the recognition clips, None without such clips.
+        cider_d: mean CIDEr-D of the caption clips, None with fewer than two.
+        spider: mean SPIDEr, None without SPICE.
+        spider_note: why there is no SPIDEr, else "".
+        intervals: 95 % bootstrap interval [low, high] of ``wer`` and ``cider_d``.
+        counts: clips in all and per task, padded, truncated, skipped, not scored.
+        skipped: (file, reason) of bad audio that was left out.
+        decode: the decode settings used, by task.
+        clips: answer and scores of every clip.
+        environment: versions, device, threads, processor, commit, seed, kernels.
+        load_seconds: time to load the model.
+        notes: everything a reader must know about the figures.
+    """
+
+    source: str
+    weight_bytes: int
+    weight_bytes_by_part: Mapping[str, int]
+    memory: Memory
+    clips_latency: Latency
+    noise_latency: Latency
+    wer: float | None
+    cider_d: float | None
+    spider: float | None
+    spider_note: str
+    intervals: Mapping[str, tuple[float, float]]
+    counts: Mapping[str, int]
+    skipped: tuple[tuple[str, str], ...]
+    decode: Mapping[str, Mapping[str, Any]]
+    clips: tuple[ClipResult, ...]
+    environment: Mapping[str, Any]
+    load_seconds: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Shorthand of ``memory.peak``."""
+        return self.memory.peak
+
+    @property
+    def ttft_s(self) -> float:
+        """Median time to the first token on real clips, in seconds."""
+        return self.clips_latency.ttft.median
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Median time per further token on real clips, in seconds."""
+        return None if self.clips_latency.tpot is None else self.clips_latency.tpot.median
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; the main figures stand first, under the names that a report uses."""
+        figures = {
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "ttft_s": self.ttft_s,
+            "tpot_s": self.tpot_s,
+        }
+        content = asdict(self)
+        head = ("source", "weight_bytes", "weight_bytes_by_part")
+        return {name: content.pop(name) for name in head} | figures | content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Measurements:
+        """Read the JSON form."""
+        values = {
+            name: value
+            for name, value in content.items()
+            if name not in ("peak_memory_bytes", "ttft_s", "tpot_s")
+        }
+        return cls(
+            **values
+            | {
+                "memory": Memory(**values["memory"]),
+                "clips_latency": _latency(values["clips_latency"]),
+                "noise_latency": _latency(values["noise_latency"]),
+                "intervals": {name: (low, high) for name, (low, high) in values["intervals"].items()},
+                "skipped": tuple((path, reason) for path, reason in values["skipped"]),
+                "clips": tuple(
+                    ClipResult(**clip | {"references": tuple(clip["references"])}) for clip in values["clips"]
+                ),
+                "notes": tuple(values["notes"]),
+            }
+        )
+
+
+def _latency(content: Mapping[str, Any]) -> Latency:
+    tpot = content["tpot"]
+    return Latency(
+        protocol=content["protocol"],
+        ttft=Spread(**content["ttft"]),
+        tpot=None if tpot is None else Spread(**tpot),
+        tokens=content["tokens"],
+    )

@@ -1,0 +1,26 @@
+"""What the measuring process is asked to do."""
+
+from __future__ import annotations
+
+from audiolm_compress.benchmark.settings import BenchmarkSettings, ClipSource
+from audiolm_compress.settings import Settings
+
+
+class Request(Settings):
+    """One model to measure; passed to the process as a JSON file.
+
+    Attributes:
+        source: what ``load_model`` is given.
+        clips: the test clips.
+        settings: how to measure.
+        device: where the model runs.
+        seed: of the noise and of sampling, where the decode settings sample.
+        allow_missing: passed on to ``load_model``.
+    """
+
+    source: str
+    clips: ClipSource
+    settings: BenchmarkSettings
+    device: str
+    seed: int
+    allow_missing: bool = False

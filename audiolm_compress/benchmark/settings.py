@@ -1,0 +1,77 @@
+"""How models are measured: the recipe's ``benchmark`` section, and the clips they are measured on."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Any, Literal, Optional
+
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from audiolm_compress.data.tasks import task_kind
+from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.settings import Settings
+
+
+def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
+    field = copy(field)
+    field.default = None
+    return Optional[field.annotation], field  # noqa: UP045  # the annotation is a value here
+
+
+# The fields of DecodeSettings with their bounds, all optional: what is not named stays the model's own.
+DecodeChanges: type[Settings] = create_model(  # type: ignore[call-overload]  # it knows no mapping of fields
+    "DecodeChanges",
+    __base__=Settings,
+    __doc__="Changes to a model's own decode settings.",
+    **{name: _optional(field) for name, field in DecodeSettings.model_fields.items()},
+)
+
+
+class ClipLatency(Settings):
+    """TTFT and TPOT over real clips and full greedy answers, batch 1."""
+
+    clips: int = Field(20, ge=1, description="how many test clips are timed, tasks in turn")
+    warmup: int = Field(3, ge=0, description="answers given before the clock counts")
+
+
+class NoiseLatency(Settings):
+    """TTFT and TPOT in the upstream protocol: 10 s of noise, batch 1, one decode step."""
+
+    warmup: int = Field(10, ge=0, description="iterations before the clock counts")
+    iterations: int = Field(100, ge=1, description="iterations that are counted")
+
+
+class BenchmarkSettings(Settings):
+    """How both models are measured; the two get the same of everything."""
+
+    batch_size: int = Field(8, ge=1, description="clips answered together in the quality part")
+    decode: dict[str, DecodeChanges] = Field(
+        {},
+        description="changes to the model's decode settings by task: `asr`, `aac`, `qa` or a task's own name",
+    )
+    latency: ClipLatency = Field(ClipLatency(), description="timing on real clips")
+    noise_protocol: NoiseLatency = Field(NoiseLatency(), description="timing in the upstream protocol")
+    max_clips: int | None = Field(
+        None, ge=1, description="at most this many test clips, tasks in turn; unset: all"
+    )
+
+    def decode_changes(self, task: str) -> dict[str, Any]:
+        """What to change of the decode settings for a task; its own name goes before its kind."""
+        kind = self.decode.get(task_kind(task))
+        own = self.decode.get(task)
+        return {
+            name: value
+            for changes in (kind, own)
+            if changes is not None
+            for name, value in changes.model_dump(exclude_none=True).items()
+        }
+
+
+class ClipSource(Settings):
+    """The clips that models are measured on; keys as in a recipe's ``data`` section."""
+
+    test: tuple[str, ...] = Field(min_length=1, description="annotation files")
+    prefix: str | None = Field(None, description="folder that the audio paths start from")
+    channel: Literal["first", "mean"] = Field("first", description="what is taken of several channels")
+    on_bad_audio: Literal["stop", "skip"] = Field("stop", description="what is done about unusable files")

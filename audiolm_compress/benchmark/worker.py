@@ -1,0 +1,126 @@
+"""The process in which one model is measured: ``python -m audiolm_compress.benchmark.worker REQUEST RESULT``.
+
+REQUEST is a JSON file (see ``Request``). RESULT is written as a whole at the end: ``{"measurements": ...}``,
+without scores yet, or ``{"error": {"type", "message"}}``. Progress goes to standard output, one JSON object a
+line: ``{"start": "reading", "total": 12}`` and ``{"advance": 1}``; what libraries print, to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from audiolm_compress.benchmark.environment import describe_environment
+from audiolm_compress.benchmark.latency import clips_latency, noise_latency, steps
+from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.benchmark.memory import PeakMeter
+from audiolm_compress.benchmark.quality import answer_clips, used_decode
+from audiolm_compress.benchmark.request import Request
+from audiolm_compress.data.loading import load_examples
+from audiolm_compress.errors import AudioLMError
+from audiolm_compress.salmonn.load import load_model
+
+
+class Reporter:
+    """Sends progress to the parent process."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def start(self, description: str, total: int) -> None:
+        """A line of ``total`` steps begins."""
+        self._send({"start": description, "total": total})
+
+    def advance(self, count: int = 1) -> None:
+        """``count`` steps are done."""
+        self._send({"advance": count})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=self._stream, flush=True)
+
+
+def measure_here(request: Request, progress: Reporter) -> Measurements:
+    """Measure in this process, which should be fresh. Scores are left out: ``quality.score`` adds them.
+
+    The latency comes before the quality, so that every model meets it in the same state.
+    """
+    settings, spec = request.settings, request.clips
+    device = torch.device(request.device)
+    torch.manual_seed(request.seed)
+    loaded = load_examples(
+        spec.test,
+        prefix=spec.prefix,
+        channel=spec.channel,
+        on_bad_audio=spec.on_bad_audio,
+        limit=settings.max_clips,
+    )
+    examples = loaded.examples
+    progress.start("loading the model", 1)
+    meter = PeakMeter(device)
+    begin = time.perf_counter()
+    model = load_model(request.source, device=request.device, allow_missing=request.allow_missing)
+    load_seconds = time.perf_counter() - begin
+    meter.loaded()
+    progress.advance()
+    progress.start("timing answers", steps(settings, len(examples)))
+    on_clips = clips_latency(model, examples, settings, progress.advance)
+    meter.noise_protocol_begins()
+    on_noise = noise_latency(model, settings, request.seed, progress.advance)
+    meter.noise_protocol_ends()
+    progress.start("answering all clips", len(examples))
+    clips = answer_clips(model, examples, settings, progress.advance)
+    by_part = model.weight_bytes()
+    return Measurements(
+        source=request.source,
+        weight_bytes=sum(by_part.values()),
+        weight_bytes_by_part=by_part,
+        memory=meter.result(),
+        clips_latency=on_clips,
+        noise_latency=on_noise,
+        wer=None,
+        cider_d=None,
+        spider=None,
+        spider_note="not scored yet",
+        intervals={},
+        counts=loaded.counts(),
+        skipped=tuple(loaded.bad),
+        decode=used_decode(model, examples, settings),
+        clips=clips,
+        environment=describe_environment(device, request.seed),
+        load_seconds=load_seconds,
+        notes=_notes(on_clips.tokens),
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Run as a process: 0 if the result holds measurements, 2 if it holds an error of ours."""
+    request_file, result_file = map(Path, arguments)
+    # Libraries print as they like; the parent must read nothing but progress on its end.
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    request = Request.model_validate_json(request_file.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = {"measurements": measure_here(request, Reporter(stream)).to_dict()}
+    except AudioLMError as error:
+        content = {"error": {"type": type(error).__name__, "message": str(error)}}
+    partial = result_file.with_suffix(".partial")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    partial.replace(result_file)
+    return 2 if "error" in content else 0
+
+
+def _notes(tokens: float) -> tuple[str, ...]:
+    if tokens > 1:
+        return ()
+    return ("every timed answer ended with its first token, so there is no TPOT on real clips",)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
