@@ -87,7 +87,7 @@ def apply_recipe(
         before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
         model = load_model(recipe.baseline, device=device)
         steps = apply_passes(model, recipe, calibration, progress)
-        progress.start("saving", 1)
+        progress.start("saving, loading and comparing the two", 1)
         store.write(model, work)
         model = _reload(model, work, calibration)
         after = measure(work, clips, recipe.benchmark, name="candidate", **measuring)

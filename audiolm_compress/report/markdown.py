@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from audiolm_compress.benchmark.measurements import ClipResult
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.report import rows
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
 from audiolm_compress.report.step import Step
 from audiolm_compress.report.table import step_rows
 
@@ -29,7 +28,7 @@ def render(report: Report) -> str:
         "## Latency in ms, median (5 % to 95 %)",
         table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
         "## How it was measured",
-        bullets([*rows.notes(baseline, candidate, report.steps), HOW_NOISE_IS_JUDGED]),
+        bullets(rows.notes(baseline, candidate, report.differences, report.steps)),
     ]
     if report.goals:
         sections += ["## Goals", bullets(map(rows.goal_line, report.goals))]

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from audiolm_compress.benchmark.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
+from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
 from audiolm_compress.report.goals import Goal
 from audiolm_compress.report.step import Step
 
 Row = tuple[str, ...]
 
 HEADER: Row = ("", "weights MiB", "peak memory MiB", "TTFT ms", "TPOT ms", "WER", "CIDEr-D", "SPIDEr")
-NO_SPICE = "SPICE not installed"
+SCORES = {"wer": "WER", "cider_d": "CIDEr-D", "spider": "SPIDEr"}
+NO_SPICE = "SPICE not\ninstalled"  # on two lines, so that the table fits a terminal of 80 columns
 _MIB = 2**20
 
 
@@ -38,21 +40,27 @@ def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[s
         ratio(baseline.peak_memory_bytes, candidate.peak_memory_bytes),
         ratio(baseline.ttft_s, candidate.ttft_s),
         ratio(baseline.tpot_s, candidate.tpot_s),
-        *(f"{found[name].difference:+.4f}" if name in found else "" for name in ("wer", "cider_d", "spider")),
+        *(f"{found[name].difference:+.4f}" if name in found else "" for name in SCORES),
     )
 
 
 def noise_row(found: Mapping[str, PairedResult]) -> Row:
-    """The 95 % interval of each score's difference, and the verdict."""
-    cells = []
-    for name in ("wer", "cider_d", "spider"):
-        if name not in found:
-            cells.append("")
-            continue
-        low, high = found[name].difference_interval.low, found[name].difference_interval.high
-        verdict = "within noise" if found[name].within_noise else "beyond noise"
-        cells.append(f"{low:+.4f} to {high:+.4f}, {verdict}")
-    return ("95 % interval of the change", "", "", "", "", *cells)
+    """Whether each score's difference is more than chance."""
+    verdicts = {name: "within" if result.within_noise else "beyond" for name, result in found.items()}
+    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in SCORES))
+
+
+def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
+    """The verdicts in full."""
+    lines = []
+    for name, result in found.items():
+        low, high = result.difference_interval.low, result.difference_interval.high
+        verdict = "within noise" if result.within_noise else "beyond noise"
+        lines.append(
+            f"{SCORES[name]} {result.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
+            f"{result.clips} clips: {verdict}"
+        )
+    return lines
 
 
 def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
@@ -70,15 +78,16 @@ def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
 
 
 def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
-    """Both protocols: protocol, figure, before, after, ratio of the medians."""
-    rows = []
-    for before, after in (
-        (baseline.clips_latency, candidate.clips_latency),
-        (baseline.noise_latency, candidate.noise_latency),
-    ):
-        for figure in ("ttft", "tpot"):
-            rows.append((before.protocol, figure.upper(), spread(before, figure), spread(after, figure)))
-    return rows
+    """Both protocols: protocol, figure, before, after."""
+    protocols = (
+        ("real clips", baseline.clips_latency, candidate.clips_latency),
+        ("upstream", baseline.noise_latency, candidate.noise_latency),
+    )
+    return [
+        (protocol, figure.upper(), spread(before, figure), spread(after, figure))
+        for protocol, before, after in protocols
+        for figure in ("ttft", "tpot")
+    ]
 
 
 def spread(latency: Latency, figure: str) -> str:
@@ -104,32 +113,36 @@ def goal_line(goal: Goal) -> str:
     return f"{'met' if goal.met else 'MISSED'}: {goal.name} {reached}, asked for {goal.limit}{note}"
 
 
-def notes(baseline: Measurements, candidate: Measurements, steps: Sequence[Step]) -> list[str]:
-    """Everything that was counted out, fallen back from or left undone; what both sides share stands once."""
-    counted = ("clips", "padded", "truncated", "skipped")
-    found = ["test clips: " + ", ".join(f"{baseline.counts.get(name, 0)} {name}" for name in counted)]
-    found += [
-        f"pass {index}, {step.name}: {note}" for index, step in enumerate(steps, 1) for note in step.notes
-    ]
-    found += [
-        f"pass {index}, {step.name} changed nothing: {step.summary}"
-        for index, step in enumerate(steps, 1)
-        if not step.changed
-    ]
+def notes(
+    baseline: Measurements, candidate: Measurements, found: Mapping[str, PairedResult], steps: Sequence[Step]
+) -> list[str]:
+    """How it was measured, and all that was left out, fallen back from or left undone."""
+    sides = {"baseline": baseline, "candidate": candidate}
+    counts = baseline.counts
+    lines = noise_lines(found)
+    if found:
+        lines.append(HOW_NOISE_IS_JUDGED)
+    lines.append(
+        f"clips: {counts.get('clips', 0)} measured, {counts.get('padded', 0)} padded to 1 s, "
+        f"{counts.get('truncated', 0)} cut at 30 s, {counts.get('skipped', 0)} unusable and skipped"
+    )
+    lines.append(f"latency on real clips (used above): {baseline.clips_latency.protocol}")
+    lines.append(f"latency in the upstream protocol: {baseline.noise_latency.protocol}")
+    lines.append(f"peak memory: {candidate.memory.method}")
+    if candidate.spider is None and candidate.cider_d is not None:
+        lines.append(f"SPIDEr: {candidate.spider_note}")
+    for name, side in sides.items():
+        if kernels := side.environment.get("kernels"):
+            listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
+            lines.append(f"kernels of the {name}: {listed}")
     for note in dict.fromkeys([*baseline.notes, *candidate.notes]):
-        sides = [
-            name for name, side in (("baseline", baseline), ("candidate", candidate)) if note in side.notes
-        ]
-        found.append(note if len(sides) == 2 else f"{sides[0]}: {note}")
-    for name, side in (("baseline", baseline), ("candidate", candidate)):
-        kernels = side.environment.get("kernels")
-        if kernels:
-            listed = ", ".join(f"{count} x {kernel}" for kernel, count in kernels.items())
-            found.append(f"kernels of the {name}: {listed}")
-    if candidate.spider is None and candidate.spider_note:
-        found.append(candidate.spider_note)
-    found.append(f"peak memory: {candidate.memory.method}")
-    return found
+        of = [name for name, side in sides.items() if note in side.notes]
+        lines.append(note if len(of) == 2 else f"{of[0]}: {note}")
+    for index, step in enumerate(steps, start=1):
+        if not step.changed:
+            lines.append(f"pass {index}, {step.name}, changed nothing: {step.summary}")
+        lines += [f"pass {index}, {step.name}: {note}" for note in step.notes]
+    return lines
 
 
 def mib(count: int) -> str:

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from audiolm_compress.report import rows
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
 
 if TYPE_CHECKING:
     from audiolm_compress.report.report import Report
@@ -28,10 +27,10 @@ def render(report: Report) -> RenderableType:
     parts = table("Weights by part, MiB", ("part", "baseline", "candidate", "ratio"))
     for row in rows.part_rows(baseline, candidate):
         parts.add_row(*row)
-    latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "", "baseline", "candidate"))
+    latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "figure", "baseline", "candidate"))
     for row in rows.latency_rows(baseline, candidate):
         latency.add_row(*row)
-    lines = [*rows.notes(baseline, candidate, report.steps), HOW_NOISE_IS_JUDGED]
+    lines = rows.notes(baseline, candidate, report.differences, report.steps)
     shown: list[RenderableType] = [main, parts, latency]
     if report.steps:
         shown.append(_steps(report))
@@ -47,14 +46,16 @@ def render(report: Report) -> RenderableType:
 
 def table(title: str, header: Sequence[str]) -> Table:
     """An empty table whose first column is text and whose other columns are figures."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(header):
-        made.add_column(name, justify="right" if index else "left", overflow="fold")
+        made.add_column(name, justify="right" if index else "left")
     return made
 
 
 def _steps(report: Report) -> Table:
-    made = Table(title="Passes", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    made = Table(
+        title="Passes", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for name in ("pass", "what it did", "weights MiB", "seconds"):
         made.add_column(name, justify="left" if name in ("pass", "what it did") else "right")
     for row in step_rows(report):
