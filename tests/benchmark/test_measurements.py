@@ -1,0 +1,121 @@
+"""The form of measurements: JSON round trip, CSV files, scores from answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from audiolm_compress.benchmark.csv_files import write_clip_csv
+from audiolm_compress.benchmark.measurements import ClipResult, Latency, Measurements, Memory, Spread
+from audiolm_compress.benchmark.quality import score
+from audiolm_compress.metrics.cider import cider_d
+from audiolm_compress.metrics.wer import wer
+
+
+def clip(identity: str, task: str, text: str, *references: str) -> ClipResult:
+    return ClipResult(identity, task, text, references, f"{identity}.wav", 2.0)
+
+
+CLIPS = (
+    clip("a", "asr", "the cat sat", "The cat sat."),
+    clip("b", "audiocaption", "rain falls", "rain is falling", "Rain falls."),
+    clip("c", "asr", "a dog", "the dog barks"),
+    clip("d", "QA", "two", ""),
+    clip("e", "audiocaption", "a bell rings", "a bell rings twice"),
+)
+
+
+def measurements(clips: tuple[ClipResult, ...] = CLIPS) -> Measurements:
+    spread = Spread.of([0.1, 0.2, 0.3])
+    assert spread is not None
+    return Measurements(
+        source="somewhere",
+        weight_bytes=30,
+        weight_bytes_by_part={"llm": 20, "connector": 10},
+        memory=Memory(100, None, None, "counted"),
+        clips_latency=Latency("clips", spread, None, 1.0),
+        noise_latency=Latency("noise", spread, spread, 2.0),
+        wer=0.5,
+        cider_d=None,
+        spider=None,
+        spider_note="SPICE not installed",
+        intervals={"wer": (0.25, 0.75)},
+        counts={"clips": len(clips)},
+        skipped=(("x.wav", "missing"),),
+        decode={"asr": {"num_beams": 1}},
+        clips=clips,
+        environment={"threads": 1},
+        load_seconds=1.5,
+        notes=("a note",),
+    )
+
+
+def test_spread() -> None:
+    spread = Spread.of([float(value) for value in range(101)])
+    assert spread == Spread(median=50.0, p5=5.0, p95=95.0, runs=101)
+    assert Spread.of([]) is None
+
+
+def test_json_round_trip_and_names_of_the_report() -> None:
+    before = measurements()
+    content = json.loads(json.dumps(before.to_dict()))
+    assert Measurements.from_dict(content) == before
+    assert content["weight_bytes"] == 30 and content["peak_memory_bytes"] == 100
+    assert content["ttft_s"] == pytest.approx(0.2) and content["tpot_s"] is None
+    assert content["spider"] is None and content["spider_note"] == "SPICE not installed"
+
+
+def test_scores_by_kind_of_task() -> None:
+    scores = score(CLIPS)
+    recognition = wer(["the cat sat", "a dog"], ["The cat sat.", "the dog barks"])
+    captions, per_clip = cider_d(
+        ["rain falls", "a bell rings"], [["rain is falling", "Rain falls."], ["a bell rings twice"]]
+    )
+    assert scores.wer == recognition.wer == pytest.approx(2 / 6)
+    assert scores.cider_d == captions > 0
+    assert [(found.errors, found.words) for found in scores.clips] == [
+        (0, 3),
+        (None, None),
+        (2, 3),
+        (None, None),
+        (None, None),
+    ]
+    assert [found.cider_d for found in scores.clips] == [None, per_clip[0], None, None, per_clip[1]]
+    assert scores.not_scored == 1 and scores.notes == ()
+    assert scores.intervals["wer"][0] <= scores.wer <= scores.intervals["wer"][1]
+    assert [found.text for found in scores.clips] == [given.text for given in CLIPS]
+
+
+def test_one_caption_clip_is_not_scored_but_said() -> None:
+    scores = score(CLIPS[:2])
+    assert scores.cider_d is None and scores.not_scored == 1
+    assert "at least two caption clips" in scores.notes[0]
+
+
+def test_test_set_without_captions_or_without_speech() -> None:
+    assert score([CLIPS[0]]).spider_note == "no caption clips"
+    assert score([CLIPS[1], CLIPS[4]]).wer is None
+
+
+def test_csv_files(tmp_path: Path) -> None:
+    odd = clip("f,1", "asr", 'he said "no",\nthen é', "x")
+    scored = measurements((*score(CLIPS).clips, odd))
+    files = write_clip_csv(tmp_path, "baseline", scored)
+    assert [file.name for file in files] == [
+        "baseline_asr.csv",
+        "baseline_aac.csv",
+        "baseline_qa.csv",
+        "baseline_scores.csv",
+    ]
+    with files[0].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["testset_id", "text"]
+    assert rows[1:] == [["a", "the cat sat"], ["c", "a dog"], ["f,1", 'he said "no",\nthen é']]
+    with files[-1].open(encoding="utf-8", newline="") as file:
+        scores = {row["testset_id"]: row for row in csv.DictReader(file)}
+    assert scores["b"]["reference"] == "rain is falling | Rain falls."
+    assert float(scores["c"]["wer"]) == pytest.approx(2 / 3) and scores["c"]["cider_d"] == ""
+    assert scores["d"]["errors"] == "" and float(scores["e"]["cider_d"]) > 0

@@ -1,0 +1,125 @@
+"""One model measured from end to end, in this process and in one of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import soundfile
+import torch
+
+from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.benchmark.process import measure
+from audiolm_compress.benchmark.request import Request
+from audiolm_compress.benchmark.settings import BenchmarkSettings, ClipSource
+from audiolm_compress.benchmark.worker import Reporter, measure_here
+from audiolm_compress.errors import AudioLMError, DataError
+from audiolm_compress.salmonn.model import Salmonn
+
+SETTINGS = BenchmarkSettings.model_validate(
+    {
+        "batch_size": 2,
+        "decode": {
+            "asr": {"max_new_tokens": 4, "num_beams": 1},
+            "aac": {"max_new_tokens": 4, "num_beams": 2},
+        },
+        "latency": {"clips": 1, "warmup": 0},
+        "noise_protocol": {"warmup": 0, "iterations": 1},
+    }
+)
+
+
+class Recorder:
+    """Keeps what progress said."""
+
+    def __init__(self) -> None:
+        self.lines: list[list[int | str]] = []
+
+    def start(self, description: str, total: int) -> None:
+        self.lines.append([description, total, 0])
+
+    def advance(self, steps: int = 1) -> None:
+        self.lines[-1][2] += steps  # type: ignore[operator]  # the third item is a number
+
+
+@pytest.fixture
+def source(parity: Path) -> str:
+    return str(parity / "llama/config.yaml")
+
+
+@pytest.fixture
+def annotation(tmp_path: Path, clips: list[torch.Tensor]) -> Path:
+    items = []
+    for index, task in enumerate(("asr", "audiocaption", "asr", "audiocaption")):
+        soundfile.write(tmp_path / f"{index}.wav", clips[index % 2][: 32_000 + index].numpy(), 16_000)
+        items.append(
+            {"path": f"{index}.wav", "text": f"some words {index}", "task": task, "testset_id": index}
+        )
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps({"annotation": items}))
+    return file
+
+
+def test_measuring_here(source: str, annotation: Path, small_model: Callable[[str], Salmonn]) -> None:
+    clips = ClipSource(test=(str(annotation),))
+    request = Request(source=source, clips=clips, settings=SETTINGS, device="cpu", seed=0)
+    stream = io.StringIO()
+    found = measure_here(request, Reporter(stream))
+
+    model = small_model("llama")
+    assert found.weight_bytes == sum(model.weight_bytes().values())
+    assert [clip.testset_id for clip in found.clips] == ["0", "1", "2", "3"]
+    waveform = torch.from_numpy(soundfile.read(annotation.parent / "2.wav", dtype="float32")[0])
+    assert found.clips[2].text == model.generate([waveform], "asr", num_beams=1, max_new_tokens=4)[0]
+    assert found.decode["asr"]["num_beams"] == 1 and found.decode["audiocaption"]["num_beams"] == 2
+    assert found.counts["clips_asr"] == 2 and found.clips[0].seconds == 2.0
+    assert found.environment["threads"] == torch.get_num_threads()
+
+    messages = [json.loads(line) for line in stream.getvalue().splitlines()]
+    totals = [message["total"] for message in messages if "start" in message]
+    assert sum(totals) == sum(message.get("advance", 0) for message in messages) == 1 + 2 + 4
+
+
+@pytest.mark.slow
+def test_measuring_in_a_process_of_its_own(source: str, annotation: Path) -> None:
+    progress = Recorder()
+    clips = ClipSource(test=(str(annotation),))
+    found = measure(source, clips, SETTINGS, name="baseline", progress=progress)
+    assert [line[0] for line in progress.lines] == [
+        "baseline: loading the model",
+        "baseline: timing answers",
+        "baseline: answering all clips",
+    ]
+    assert all(line[1] == line[2] for line in progress.lines)
+    assert found.wer is not None and found.cider_d is not None
+    assert all(clip.errors is not None or clip.cider_d is not None for clip in found.clips)
+    assert found.peak_memory_bytes > found.weight_bytes > 0
+    assert found.ttft_s > 0 and found.tpot_s is not None and found.counts["not_scored"] == 0
+    assert Measurements.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+@pytest.mark.slow
+def test_an_error_in_the_process_keeps_its_type(source: str, annotation: Path) -> None:
+    (annotation.parent / "1.wav").write_bytes(b"no audio")
+    clips = ClipSource(test=(str(annotation),))
+    with pytest.raises(DataError, match="measuring the model") as caught:
+        measure(source, clips, SETTINGS)
+    assert "1.wav: cannot be decoded" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_an_error_that_says_so(source: str, annotation: Path) -> None:
+    class Killer(Recorder):
+        def start(self, description: str, total: int) -> None:
+            for child in psutil.Process().children():
+                if "audiolm_compress.benchmark.worker" in child.cmdline():
+                    child.send_signal(signal.SIGKILL)
+
+    clips = ClipSource(test=(str(annotation),))
+    with pytest.raises(AudioLMError, match=r"killed by SIGKILL.*batch_size"):
+        measure(source, clips, SETTINGS, progress=Killer())

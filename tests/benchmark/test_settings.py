@@ -1,0 +1,39 @@
+"""The recipe's benchmark section."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from audiolm_compress.benchmark.settings import BenchmarkSettings
+
+
+def test_decode_changes_by_kind_and_by_task() -> None:
+    settings = BenchmarkSettings.model_validate(
+        {"decode": {"asr": {"num_beams": 1, "max_new_tokens": 40}, "asr_long": {"max_new_tokens": 90}}}
+    )
+    assert settings.decode_changes("asr") == {"num_beams": 1, "max_new_tokens": 40}
+    assert settings.decode_changes("asr_long") == {"num_beams": 1, "max_new_tokens": 90}
+    assert settings.decode_changes("audiocaption") == {}
+
+
+def test_written_out_settings_read_back_equal() -> None:
+    settings = BenchmarkSettings.model_validate({"decode": {"aac": {"repetition_penalty": 1.2}}})
+    again = BenchmarkSettings.model_validate(settings.model_dump(mode="json"))
+    assert again == settings
+    assert again.decode_changes("audiocaption") == {"repetition_penalty": 1.2}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"decode": {"asr": {"beams": 2}}},
+        {"decode": {"asr": {"num_beams": 0}}},
+        {"latency": {"clips": 0}},
+        {"noise_protocol": {"iterations": 0}},
+        {"batchsize": 4},
+    ],
+)
+def test_impossible_settings_are_refused(content: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        BenchmarkSettings.model_validate(content)
