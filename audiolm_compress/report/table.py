@@ -46,7 +46,9 @@ def render(report: Report) -> RenderableType:
 
 def table(title: str, header: Sequence[str]) -> Table:
     """An empty table whose first column is text and whose other columns are figures."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1)
+    )
     for index, name in enumerate(header):
         made.add_column(name, justify="right" if index else "left")
     return made

@@ -1,0 +1,153 @@
+"""A report holds both models, says how sure it is and reads back as it was written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.errors import DataError
+from audiolm_compress.passes import MergeLora
+from audiolm_compress.passes.base import PassReport
+from audiolm_compress.recipe import Goals, load_recipe
+from audiolm_compress.report import Report, Step
+from audiolm_compress.report.files import write_report
+
+Measured = Callable[..., Measurements]
+
+STEP = Step.of(
+    MergeLora(),
+    PassReport(
+        changed=False,
+        summary="no LoRA here",
+        figures={"worst": math.nan},
+        modules=[{"name": "q_proj", "error": 0.123456789}],
+        notes=["left one layer out"],
+    ),
+    seconds=1.5,
+    weight_bytes={"llm": 2 * 2**20},
+)
+ENVIRONMENT = {"audiolm_compress": "0.1.0", "device": "cpu"}
+
+
+def report(measured: Measured, goals: Goals | None = None) -> Report:
+    smaller = measured(weight_bytes=2**21, tpot=0.008, kernels={"int4": 12}, notes=("short answers",))
+    return Report.of(measured(), smaller, steps=[STEP], environment=ENVIRONMENT, goals=goals)
+
+
+def test_json_has_the_agreed_keys_and_reads_back(measured: Measured) -> None:
+    written = report(measured, Goals(weight_ratio=0.5, wer_increase="noise"))
+    text = written.to_json()
+    content = json.loads(text)
+    assert list(content)[:4] == ["baseline", "candidate", "steps", "environment"]
+    for side in (content["baseline"], content["candidate"]):
+        keys = {"weight_bytes", "peak_memory_bytes", "ttft_s", "tpot_s", "wer", "cider_d", "spider"}
+        assert keys <= side.keys()
+        assert side["spider"] is None
+    assert content["candidate"]["weight_bytes"] == 2**21
+    assert content["steps"][0]["figures"] == {"worst": None}, "JSON knows no NaN"
+    assert Report.from_json(text).to_json() == text
+
+
+def test_table_has_both_models_all_columns_and_every_protocol(measured: Measured) -> None:
+    table = report(measured, Goals(weight_ratio=0.4)).table()
+    assert max(map(len, table.splitlines())) <= 110
+    main = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line.strip()}
+    assert main["baseline"] == ["4.00", "10.00", "200.00", "10.00", "0.1000", "2.0000", "SPICE", "not"]
+    assert main["candidate"][:4] == ["2.00", "10.00", "200.00", "8.00"]
+    assert main["change"] == ["0.500x", "1.000x", "1.000x", "0.800x", "+0.0000", "+0.0000"]
+    assert main["noise"] == ["within", "within"]
+    for expected in (
+        "speech_encoder",
+        "7 real clips",
+        "ten seconds of noise",
+        "2 padded to 1 s, 1 cut at 30 s, 3 unusable and skipped",
+        "SPICE not installed: no Java",
+        "kernels of the candidate: int4 x 12",
+        "candidate: short answers",
+        "pass 1, merge_lora, changed nothing: no LoRA here",
+        "pass 1, merge_lora: left one layer out",
+        "paired bootstrap",
+        "MISSED: weight_ratio 0.500, asked for 0.4",
+    ):
+        assert expected in table
+
+
+def test_a_narrow_terminal_cuts_no_figure(measured: Measured) -> None:
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(report(measured))
+    assert "…" not in captured.get()
+
+
+@pytest.mark.parametrize(
+    ("goals", "met"),
+    [
+        ({"weight_ratio": 0.5}, True),
+        ({"weight_ratio": 0.49}, False),
+        ({"peak_memory_ratio": 1.0}, True),
+        ({"ttft_ratio": 0.9}, False),
+        ({"tpot_ratio": 0.81}, True),
+        ({"wer_increase": 0.0}, True),
+        ({"cider_d_decrease": -0.1}, False),
+        ({"spider_decrease": 0.1}, False),  # not measured is not met
+        ({"spider_decrease": "noise"}, False),
+        ({}, True),
+    ],
+)
+def test_goals(measured: Measured, goals: dict[str, float | str], met: bool) -> None:
+    assert report(measured, Goals(**goals)).goals_met is met
+
+
+def test_noise_is_judged_by_the_paired_interval(measured: Measured) -> None:
+    """Every clip worse is beyond chance; one worse and one better is not; better is always met."""
+    goals = Goals(wer_increase="noise", cider_d_decrease="noise")
+    cases = {
+        "worse": (measured(errors=(1, 2, 3, 2), cider=(0.5, 1.5, 2.5)), False),
+        "mixed": (measured(errors=(1, 0, 2, 1), cider=(1.5, 1.5, 3.0)), True),
+        "better": (measured(errors=(0, 0, 1, 0), cider=(2.0, 3.0, 4.0)), True),
+    }
+    for name, (candidate, met) in cases.items():
+        found = Report.of(measured(), candidate, environment=ENVIRONMENT, goals=goals)
+        assert [goal.met for goal in found.goals] == [met, met], name
+    assert found.differences["wer"].difference == pytest.approx(-3 / 40)
+
+
+def test_models_on_different_clips_are_not_compared(measured: Measured) -> None:
+    with pytest.raises(DataError, match="not measured on the same clips"):
+        Report.of(measured(), measured(errors=(0, 1, 2)), environment=ENVIRONMENT)
+
+
+def test_a_model_without_a_kind_of_clips_is_shown_without_its_score(measured: Measured) -> None:
+    shown = Report.of(measured(cider=()), measured(cider=()), environment=ENVIRONMENT)
+    assert shown.differences.keys() == {"wer"}
+    assert "SPICE" not in shown.table()
+    assert "n/a" in shown.table()
+
+
+def test_markdown_escapes_what_models_say(measured: Measured) -> None:
+    text = report(measured).to_markdown()
+    assert "heard \\| 0" in text
+    assert "| q_proj | 0.123457 |" in text
+
+
+def test_files_of_a_report(measured: Measured, tmp_path: Path) -> None:
+    recipe = load_recipe({"name": "mine", "passes": [{"pass": "merge_lora"}], "description": "a test"})
+    written = report(measured)
+    write_report(written, recipe, tmp_path)
+    assert (
+        Report.from_json((tmp_path / "report.json").read_text(encoding="utf-8")).to_json()
+        == written.to_json()
+    )
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == written.to_markdown()
+    assert load_recipe(tmp_path / "recipe.yaml") == recipe
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# mine\n\na test\n") and "merge_lora" in card
+    with (tmp_path / "candidate_asr.csv").open(encoding="utf-8", newline="") as stream:
+        assert list(csv.reader(stream))[:2] == [["testset_id", "text"], ["s0", "heard | 0"]]
