@@ -117,7 +117,8 @@ class Measurements:
         skipped: (file, reason) of bad audio that was left out.
         decode: the decode settings used, by task.
         clips: answer and scores of every clip.
-        environment: versions, device, threads, processor, commit, seed, kernels.
+        environment: versions, device, threads, processor, commit, seed, and ``kernels``: name -> number of
+            quantised layers that it computes.
         load_seconds: time to load the model.
         notes: everything a reader must know about the figures.
     """

@@ -24,6 +24,7 @@ from audiolm_compress.benchmark.quality import answer_clips, used_decode
 from audiolm_compress.benchmark.request import Request
 from audiolm_compress.data.loading import load_examples
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.quantization.modules import kernel_report, prepare_modules
 from audiolm_compress.salmonn.load import load_model
 
 
@@ -65,6 +66,7 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
     meter = PeakMeter(device)
     begin = time.perf_counter()
     model = load_model(request.source, device=request.device, allow_missing=request.allow_missing)
+    slow_kernels = prepare_modules(model)
     load_seconds = time.perf_counter() - begin
     meter.loaded()
     progress.advance()
@@ -92,9 +94,9 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
         skipped=tuple(loaded.bad),
         decode=used_decode(model, examples, settings),
         clips=clips,
-        environment=describe_environment(device, request.seed),
+        environment=describe_environment(device, request.seed) | {"kernels": kernel_report(model)},
         load_seconds=load_seconds,
-        notes=_notes(on_clips.tokens),
+        notes=(*slow_kernels, *_notes(on_clips.tokens)),
     )
 
 
