@@ -1,0 +1,23 @@
+"""Quantised weights: grids, GPTQ, packed modules and their kernels. Knows nothing of recipes."""
+
+from audiolm_compress.quantization.grids import Scheme
+from audiolm_compress.quantization.modules import (
+    QuantizedEmbedding,
+    QuantizedLinear,
+    TiedHead,
+    kernel_report,
+    module_from_spec,
+    prepare_modules,
+    tie_heads,
+)
+
+__all__ = [
+    "QuantizedEmbedding",
+    "QuantizedLinear",
+    "Scheme",
+    "TiedHead",
+    "kernel_report",
+    "module_from_spec",
+    "prepare_modules",
+    "tie_heads",
+]
