@@ -43,8 +43,8 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
         waveforms: samples at 16 kHz in [-1, 1], any floating dtype, shape [batch, samples].
 
     Returns:
-        Natural logarithms of mel energies, shape [batch, frames, 128]; float64 (float32 on Apple's MPS, which
-        has no float64). The double precision keeps the quiet bins of loud frames exact and costs little here.
+        Natural logarithms of mel energies, float32, shape [batch, frames, 128]. Spectra are computed in float64
+        (float32 on Apple's MPS, which has none): that keeps the quiet bins of loud frames exact.
 
     Raises:
         DataError: a clip is shorter than one frame (400 samples).
@@ -64,21 +64,21 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
     previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
     spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * previous) * window, n=_FFT_SIZE)
     power = spectrum.real.square() + spectrum.imag.square()
-    return (power @ mel).clamp_min(_LOG_FLOOR).log()
+    return (power.float() @ mel).clamp_min(_LOG_FLOOR).log()
 
 
 def beats_fbank(waveforms: Tensor) -> Tensor:
     """The input of BEATs: :func:`kaldi_fbank`, normalised, float32, shape [batch, frames, 128]."""
-    return ((kaldi_fbank(waveforms) - _BEATS_MEAN) / (2.0 * _BEATS_DEVIATION)).float()
+    return (kaldi_fbank(waveforms) - _BEATS_MEAN) / (2.0 * _BEATS_DEVIATION)
 
 
 @lru_cache(maxsize=8)
 def _window_and_mel(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Povey window [400] and mel matrix [257, 128], computed once per device and dtype."""
+    """Povey window [400] in ``dtype`` and mel matrix [257, 128] in float32, computed once per device."""
     with torch.inference_mode(False):
         # Made outside inference mode: a cached inference tensor could not be used in training later.
         window = torch.hann_window(FRAME_LENGTH, periodic=False, dtype=torch.float64) ** 0.85
-        return window.to(device, dtype), _mel_matrix().to(device, dtype)
+        return window.to(device, dtype), _mel_matrix().to(device, torch.float32)
 
 
 def _mel_matrix() -> Tensor:

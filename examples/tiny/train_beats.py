@@ -54,6 +54,9 @@ CONFIG = BeatsConfig(
 )
 COMPONENTS = 192
 BATCH_PATCHES = 80
+NORMALISED_DECIBEL = math.log(10) / 10 / (2 * 6.55582)  # one dB in beats_fbank's unit
+LOG_STEPS = 50
+SAVE_SECONDS = 180
 WARM_UP = 0.05  # share of the time
 TOKENS_PER_STEP = 16  # two time patches of eight frequencies
 
@@ -179,11 +182,16 @@ def recall_at_count(scores: Tensor, truth: Tensor) -> float:
 
 def save(beats: Beats, out: Path) -> None:
     """Write ``beats_tiny.pt`` in the published layout; a reader never sees half a file."""
-    weights = {name: tensor.detach().clone() for name, tensor in beats.state_dict().items()}
-    copy = Beats(CONFIG)
-    copy.load_state_dict(weights)
-    torch.save({"cfg": CONFIG.to_dict(), "model": copy.upstream_state_dict()}, out / "beats_tiny.tmp")
+    torch.save({"cfg": CONFIG.to_dict(), "model": beats.upstream_state_dict()}, out / "beats_tiny.tmp")
     (out / "beats_tiny.tmp").replace(out / "beats_tiny.pt")
+
+
+def make_optimiser(student: Student) -> torch.optim.Optimizer:
+    """AdamW that decays matrices only."""
+    decayed = [parameter for parameter in student.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in student.parameters() if parameter.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
 
 
 def train(
@@ -195,28 +203,23 @@ def train(
     peak_rate: float,
     out: Path,
 ) -> None:
-    """Optimise until the time is over; keeps the checkpoint with the best mean of the validation figures."""
-    decayed = [parameter for parameter in student.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in student.parameters() if parameter.ndim < 2]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
-        betas=(0.9, 0.98),
-    )
+    """Optimise until the time is over; keep the checkpoint with the best sum of validation figures."""
+    optimiser = make_optimiser(student)
     generator = torch.Generator().manual_seed(0)
     curve: list[dict[str, float | dict[str, float]]] = []
     start = saved = time.monotonic()
     best, step, sums = -math.inf, 0, dict[str, float]()
     files: list[Path] = []
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
-        if step % 50 == 0 and files != (found := sorted(folder.glob("*.safetensors"))):
+        if step % LOG_STEPS == 0 and files != (found := sorted(folder.glob("*.safetensors"))):
             files, pools = found, list(load_pools(found).values())  # drawing may go on beside training
             weights = torch.tensor([float(pool.fbank.shape[0] * pool.fbank.shape[1]) for pool in pools])
             print(f"{len(files)} pool files with {len(pools[0].fbank)} short mixtures", flush=True)
         pool = pools[int(torch.multinomial(weights, 1, generator=generator))]
         batch = BATCH_PATCHES // pool.classes.shape[1]
         rows = torch.randint(len(pool.fbank), (batch,), generator=generator)
-        # Another level is one more constant under the logarithm: +-8 dB.
-        gain = (torch.rand(batch, 1, 1, generator=generator) - 0.5) * 16 * math.log(10) / 10 / 13.11164
+        # Another level adds a constant to a log spectrogram: up to 8 dB either way.
+        gain = (torch.rand(batch, 1, 1, generator=generator) * 16 - 8) * NORMALISED_DECIBEL
         parts = losses(student, pool.fbank[rows].float() + gain, pool, rows, components)
         rate = peak_rate * min(1.0, share / WARM_UP) * 0.5 * (1 + math.cos(math.pi * share))
         for group in optimiser.param_groups:
@@ -227,13 +230,13 @@ def train(
         optimiser.step()
         step += 1
         for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + value.item() / 50
-        if step % 50 == 0:
+            sums[name] = sums.get(name, 0.0) + value.item() / LOG_STEPS
+        if step % LOG_STEPS == 0:
             print(f"{share:5.1%} step {step}:", json.dumps(sums), flush=True)
             curve.append({"step": step, "minutes": share * minutes, "rate": rate, **sums})
             sums.clear()
         finished = time.monotonic() - start > 60 * minutes - 10
-        if finished or time.monotonic() - saved > 180:
+        if finished or time.monotonic() - saved > SAVE_SECONDS:
             saved = time.monotonic()
             figures = {name: evaluate(student, held_out, components) for name, held_out in validation.items()}
             print(json.dumps(figures), flush=True)
