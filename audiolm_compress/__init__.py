@@ -13,11 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from audiolm_compress.benchmark import benchmark as benchmark
+    from audiolm_compress.comparison import benchmark as benchmark
     from audiolm_compress.passes import Cast as Cast
     from audiolm_compress.passes import Gptq as Gptq
     from audiolm_compress.passes import MergeLora as MergeLora
     from audiolm_compress.passes import QuantizeEmbedding as QuantizeEmbedding
+    from audiolm_compress.passes.gptq import quantize_llm as quantize_llm
     from audiolm_compress.pipeline import Result as Result
     from audiolm_compress.pipeline import apply_recipe as apply_recipe
     from audiolm_compress.recipe import Recipe as Recipe
@@ -38,9 +39,10 @@ _HOME = {
     "Result": "pipeline",
     "Salmonn": "salmonn.model",
     "apply_recipe": "pipeline",
+    "benchmark": "comparison",
     "load_model": "salmonn.load",
     "load_recipe": "recipe",
-    "quantize_llm": "quantization",
+    "quantize_llm": "passes.gptq",
 }
 
 __all__ = sorted(_HOME)

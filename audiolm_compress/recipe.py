@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
 from pydantic import (
@@ -76,6 +76,7 @@ AnnotationFile = Annotated[str, AfterValidator(_annotation)]
 Folder = Annotated[str, AfterValidator(_folder)]
 ModelSource = Annotated[str, Field(min_length=1), AfterValidator(_model_source)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Checked = TypeVar("Checked", bound=Settings)
 Limit = Number | Literal["noise"] | None
 
 
@@ -175,16 +176,28 @@ def load_recipe(
     entries = Source.of_mapping(source) if isinstance(source, Mapping) else Source.of_file(Path(source))
     for override in overrides:
         entries.set(override)
-    schema = _schema(extra_passes)
+    return _checked(_schema(extra_passes), entries)
+
+
+def data_settings(**entries: Any) -> DataSettings:
+    """The ``data`` section of a recipe on its own; relative paths start at the working directory.
+
+    Raises:
+        RecipeError: all errors at once.
+    """
+    return _checked(DataSettings, Source("data", Path.cwd(), entries))
+
+
+def _checked(schema: type[Checked], entries: Source) -> Checked:
     try:
-        recipe = schema.model_validate(entries.content, context={"folder": entries.folder})
+        found = schema.model_validate(entries.content, context={"folder": entries.folder})
     except ValidationError as error:
         # a list counts as too short also where its entries are wrong: those are reported already
         errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
         raise RecipeError(explain(entries, schema, errors)) from None
     if entries.complaints:
         raise RecipeError(explain(entries, schema, []))
-    return recipe
+    return found
 
 
 def _schema(extra_passes: Sequence[type[Pass]]) -> type[Recipe]:

@@ -23,7 +23,7 @@ LAYERS = (
     {"passes", "benchmark"},
     {"recipe", "recipe_source", "recipe_errors"},
     {"report"},
-    {"pipeline", "run_data", "reload_check"},
+    {"pipeline", "comparison", "run_data", "reload_check"},
     {"cli"},
     {"__main__"},
 )

@@ -16,24 +16,44 @@ Examples:
 @click.command(epilog=EXAMPLES)
 @click.argument("models", nargs=-1, required=True)
 @click.option(
-    "--data",
-    "annotations",
-    multiple=True,
-    help="Test annotation (SALMONN JSON); repeatable. Default: tiny's.",
+    "--data", "files", multiple=True, help="Annotation with test clips; repeatable. Default: tiny's."
 )
 @click.option("--prefix", help="Folder of the audio paths. Default: the annotation's own.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write all measurements here.")
 @device_option
-@click.option("--json", "json_file", help="Also write the measurements into this file.")
 @threads_option
 def bench(
     models: tuple[str, ...],
-    annotations: tuple[str, ...],
+    files: tuple[str, ...],
     prefix: str | None,
-    device: str | None,
     json_file: str | None,
+    device: str | None,
 ) -> None:
     """Compare models: size, memory, latency and quality.
 
-    Each of MODELS runs in a fresh process of its own, on the same clips. The first is what the others are
-    compared to.
+    Each of MODELS runs in a fresh process of its own, on the same clips.
     """
+    import json
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from audiolm_compress.cli.progress import shown_progress
+    from audiolm_compress.comparison import measure_models
+    from audiolm_compress.devices import choose_device
+    from audiolm_compress.recipe import data_settings
+    from audiolm_compress.report import rows
+    from audiolm_compress.report.table import table
+
+    data = data_settings(test=files or ("tiny",), prefix=prefix)
+    with shown_progress() as progress:
+        sides = measure_models(models, data, device=choose_device(device), progress=progress)
+    shown = table("Models on the same clips", rows.HEADER)
+    for name, side in zip(models, sides, strict=True):
+        shown.add_row(*rows.main_row(name, side))
+    console = Console()
+    console.print(shown)
+    console.print(f"latency: {sides[0].clips_latency.protocol}", highlight=False)
+    if json_file:
+        content = {name: side.to_dict() for name, side in zip(models, sides, strict=True)}
+        Path(json_file).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,70 @@
+"""Models measured on the same clips, without a recipe between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from audiolm_compress.benchmark.environment import describe_environment
+from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.benchmark.process import measure
+from audiolm_compress.benchmark.settings import BenchmarkSettings
+from audiolm_compress.devices import choose_device
+from audiolm_compress.errors import AudioLMError
+from audiolm_compress.passes.base import Progress
+from audiolm_compress.recipe import DataSettings, data_settings
+from audiolm_compress.report import Report
+from audiolm_compress.run_data import clip_source
+
+
+def benchmark(
+    models: Sequence[str | Path],
+    data: str | Path | Sequence[str | Path] | DataSettings = "tiny",
+    *,
+    settings: BenchmarkSettings | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Compare two models: size, memory, latency and quality, with intervals of the differences.
+
+    Args:
+        models: the baseline and the candidate; anything that ``load_model`` takes.
+        data: annotation files with the test clips, ``tiny`` for the embedded ones, or the ``data`` section of
+            a recipe.
+        settings: how to measure.
+        device: where the models run; default: cuda if there is one.
+        seed: of the noise protocol and of the bootstrap.
+        progress: where to show the state.
+
+    Raises:
+        AudioLMError: not two models, or one of them or the clips cannot be used.
+    """
+    if len(models) != 2:
+        raise AudioLMError(f"benchmark: compares two models, baseline and candidate; found {len(models)}")
+    device = choose_device(device)
+    baseline, candidate = measure_models(
+        models, data, settings=settings, device=device, seed=seed, progress=progress
+    )
+    return Report.of(baseline, candidate, environment=describe_environment(device, seed))
+
+
+def measure_models(
+    models: Sequence[str | Path],
+    data: str | Path | Sequence[str | Path] | DataSettings = "tiny",
+    *,
+    settings: BenchmarkSettings | None = None,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Measurements]:
+    """Each model in a fresh process, on the same clips; arguments and errors as those of ``benchmark``."""
+    if not isinstance(data, DataSettings):
+        files = [data] if isinstance(data, (str, Path)) else data
+        data = data_settings(test=[str(file) for file in files])
+    clips = clip_source(data)
+    settings = settings or BenchmarkSettings()
+    return [
+        measure(model, clips, settings, device=device, seed=seed, name=str(model), progress=progress)
+        for model in models
+    ]
