@@ -43,8 +43,8 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
         waveforms: samples at 16 kHz in [-1, 1], any floating dtype, shape [batch, samples].
 
     Returns:
-        Natural logarithms of mel energies, float32, shape [batch, frames, 128]. Spectra are computed in float64
-        (float32 on Apple's MPS, which has none): that keeps the quiet bins of loud frames exact.
+        Natural logarithms of mel energies, float32, shape [batch, frames, 128]. Spectra are computed in
+        float64 (float32 on Apple's MPS, which has none): that keeps the quiet bins of loud frames exact.
 
     Raises:
         DataError: a clip is shorter than one frame (400 samples).
