@@ -218,6 +218,13 @@ class TiedHead(nn.Module):
         """Read from ``embedding``; not registered as a child, which would save its weights twice."""
         object.__setattr__(self, "embedding", embedding)
 
+    def prepare(self) -> str:
+        """Nothing to rearrange; the warning that is due for the head's kernel, "" if there is none."""
+        if self.kernel_name == Int8Cpu.name:
+            return ""
+        return (f"8 bit head, {self.embedding.scales.dtype} on {self.embedding.scales.device.type}: weights are "
+                "converted at every use, which may be slower than 16 bit")
+
     @property
     def kernel_name(self) -> str:
         """What computes the logits of few rows."""
@@ -277,7 +284,7 @@ def quantized_linears(model: nn.Module) -> Iterator[tuple[str, QuantizedLinear]]
 def prepare_modules(model: nn.Module) -> list[str]:
     """Prepare every quantised layer for its device; the distinct warnings, each with its number of layers."""
     counts: dict[str, int] = {}
-    for _, layer in quantized_linears(model):
+    for layer in [module for module in model.modules() if isinstance(module, QuantizedLinear | TiedHead)]:
         warning = layer.prepare()
         if warning:
             counts[warning] = counts.get(warning, 0) + 1
