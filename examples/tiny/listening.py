@@ -1,0 +1,110 @@
+"""Second stage: connector and language model learn from cached states of real and synthetic clips."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from audiolm_compress.metrics.cider import cider_d
+from audiolm_compress.metrics.wer import wer
+from data import Item, States, collate
+from network import PROMPTS, Network, Words, Wording
+
+LONGEST_ANSWER = 60
+
+
+def mask_states(states: States) -> States:
+    """SpecAugment on states: spans of frames and bands of channels to zero, and now and then a whole encoder."""
+    speech, audio, mask = states.speech.clone(), states.audio.clone(), states.audio_mask.clone()
+    batch, frames, _ = speech.shape
+    time = torch.arange(frames)
+    for _ in range(2):
+        # Spans grow with the clip: at most a tenth of it, and never more than 0.5 s.
+        width = torch.rand(batch) * (states.own * 0.8).clamp(max=25)
+        start = torch.rand(batch) * (states.own * 8 - width)
+        hidden = (time >= start[:, None]) & (time < (start + width)[:, None])
+        speech.masked_fill_(hidden[..., None], 0)
+        audio.masked_fill_(hidden[..., None], 0)
+    for x in (speech, audio):
+        low = int(torch.randint(x.shape[-1], ()))
+        x[..., low : low + int(torch.randint(1, x.shape[-1] // 10, ()))] = 0
+    mask *= (torch.rand(batch, 1, 1) > 0.1).float()
+    return replace(states, speech=speech, audio=audio, audio_mask=mask)
+
+
+def listen(
+    network: Network,
+    wording: Wording,
+    units: Tokenizer,
+    items: Sequence[Item],
+    audio_width: int,
+    rng: random.Random,
+    *,
+    ctc_weight: float = 0.5,
+) -> Tensor:
+    """Loss of a batch: cross-entropy of the texts and, for speech, CTC on the audio tokens."""
+    extra = [rng.randint(0, 5) for _ in items]
+    states = mask_states(collate(items, extra=extra, audio_width=audio_width))
+    tokens = network.hear(states)
+    texts = [item.clip.text if item.kind == "asr" else caption(item, rng) for item in items]
+    words = [
+        wording(rng.choice(PROMPTS.train[item.clip.task]), text) for item, text in zip(items, texts, strict=True)
+    ]
+    loss = network.text_loss(tokens, states.tokens, words, corrupt=0.1)
+    targets = [units.encode(t).ids if item.kind == "asr" else [] for item, t in zip(items, texts, strict=True)]
+    if ctc_weight and any(targets):
+        loss = loss + ctc_weight * network.ctc_loss(tokens, states.own, targets)
+    return loss
+
+
+def caption(item: Item, rng: random.Random) -> str:
+    """The first caption of a clip more often than the others, so that there is one to settle on."""
+    texts = item.clip.texts
+    return texts[0] if rng.random() < 0.7 or not texts else rng.choice(texts)
+
+
+@torch.inference_mode()
+def answers(network: Network, wording: Wording, items: Sequence[Item], audio_width: int) -> list[str]:
+    """Greedy answers to the test prompts, without padding."""
+    texts = [""] * len(items)
+    order = sorted(range(len(items)), key=lambda i: items[i].tokens)
+    for begin in range(0, len(order), 32):
+        chosen = order[begin : begin + 32]
+        batch = [items[i] for i in chosen]
+        states = collate(batch, extra=[3] * len(batch), audio_width=audio_width)
+        words = [wording(PROMPTS.test[item.clip.task], "") for item in batch]
+        ids = network.greedy(network.hear(states), states.tokens, words, LONGEST_ANSWER)
+        for i, row in zip(chosen, ids, strict=True):
+            texts[i] = wording.text(row)
+    return texts
+
+
+@torch.inference_mode()
+def ctc_texts(network: Network, units: Tokenizer, items: Sequence[Item], audio_width: int) -> list[str]:
+    """What the CTC units alone say: a look at the connector without the language model."""
+    texts = []
+    for item in items:
+        states = collate([item], extra=[0], audio_width=audio_width)
+        path = network.units.log_probabilities(network.hear(states))[0].argmax(-1).tolist()
+        ids = [unit for i, unit in enumerate(path) if unit and (i == 0 or unit != path[i - 1])]
+        texts.append(units.decode(ids))
+    return texts
+
+
+def error_rate(network: Network, wording: Wording, items: Sequence[Item], audio_width: int) -> tuple[float, list[str]]:
+    """Word error rate and the texts."""
+    texts = answers(network, wording, items, audio_width)
+    return wer(texts, [item.clip.text for item in items]).wer, texts
+
+
+def caption_score(
+    network: Network, wording: Wording, items: Sequence[Item], audio_width: int
+) -> tuple[float, list[str]]:
+    """CIDEr-D and the texts."""
+    texts = answers(network, wording, items, audio_width)
+    return cider_d(texts, [list(item.clip.texts) for item in items])[0], texts

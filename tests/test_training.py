@@ -1,0 +1,123 @@
+"""The training loop: it learns, it repeats, and a run that was cut off ends like one that was not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from audiolm_compress.errors import DataError
+from audiolm_compress.training import BEST, CURVE, TrainSettings, rate_at, train
+
+POINTS = torch.linspace(-1, 1, 12).reshape(12, 1)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 1))
+
+
+def plan(epoch: int) -> list[list[int]]:
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(epoch)).tolist()
+    return [order[i : i + 4] for i in range(0, 12, 4)]
+
+
+def loss(model: nn.Module, batch: list[int]) -> Tensor:
+    points = POINTS[batch]
+    return (model(points) - points.square()).square().mean()
+
+
+def weights(model: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_learns_and_repeats() -> None:
+    settings = TrainSettings(steps=60, learning_rate=0.05, warmup=5, log_every=5)
+    first, second = network(), network()
+    result = train(first, plan, loss, settings)
+    train(second, plan, loss, settings)
+    assert result.steps == 60
+    assert result.curve[-1]["loss"] < result.curve[0]["loss"] / 2
+    assert torch.equal(weights(first), weights(second))
+    assert not first.training
+
+
+def test_continues_where_it_was_cut_off(tmp_path: Path) -> None:
+    settings = TrainSettings(steps=11, learning_rate=0.05, accumulation=2, save_every=4, validate_every=3)
+    whole, cut = network(), network()
+    validate_whole, validate_cut = ((lambda model: float(loss(model, list(range(12))))) for _ in range(2))
+    expected = train(whole, plan, loss, settings, folder=tmp_path / "whole", validate=validate_whole)
+
+    calls = 0
+
+    def breaks(model: nn.Module, batch: list[int]) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 13:
+            raise KeyboardInterrupt
+        return loss(model, batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(cut, plan, breaks, settings, folder=tmp_path / "cut", validate=validate_cut)
+    again = network()
+    result = train(again, plan, loss, settings, folder=tmp_path / "cut", validate=validate_cut)
+    assert torch.equal(weights(again), weights(whole))
+    assert (result.best, result.best_step) == (expected.best, expected.best_step)
+    assert json.loads((tmp_path / "cut" / CURVE).read_text())[-1] == result.curve[-1]
+
+
+def test_accumulated_batches_equal_one_large_batch() -> None:
+    def plain() -> nn.Module:
+        torch.manual_seed(3)
+        return nn.Linear(1, 1)
+
+    halves, whole = plain(), plain()
+    train(halves, lambda _: [[0, 1], [2, 3]], loss, TrainSettings(steps=3, learning_rate=0.01, accumulation=2))
+    train(whole, lambda _: [[0, 1, 2, 3]], loss, TrainSettings(steps=3, learning_rate=0.01))
+    torch.testing.assert_close(weights(halves), weights(whole))
+
+
+def test_leaves_the_best_weights_and_frozen_ones_alone(tmp_path: Path) -> None:
+    model = network()
+    frozen = model[0]
+    frozen.requires_grad_(False)
+    before = weights(frozen)
+    scores = iter([3.0, 1.0, 2.0])
+    seen: list[Tensor] = []
+
+    def validate(model: nn.Module) -> float:
+        assert not model.training
+        seen.append(weights(model))
+        return next(scores)
+
+    settings = TrainSettings(steps=3, learning_rate=0.1, validate_every=1)
+    result = train(model, plan, loss, settings, validate=validate, folder=tmp_path)
+    assert (result.best, result.best_step) == (1.0, 2)
+    assert torch.equal(weights(model), seen[1])
+    assert torch.equal(weights(frozen), before)
+    assert (tmp_path / BEST).exists()
+
+
+def test_rate_warms_up_and_decays() -> None:
+    settings = TrainSettings(steps=110, learning_rate=1.0, warmup=10, final_rate=0.1)
+    rates = [rate_at(step, settings) for step in range(111)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == max(rates) == 1.0
+    assert rates[110] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
+    settings = TrainSettings(steps=1, learning_rate=0.1)
+    with pytest.raises(DataError, match="nothing to train"):
+        train(network().requires_grad_(False), plan, loss, settings)
+    with pytest.raises(DataError, match="epoch 0"):
+        train(network(), lambda _: [], loss, settings)
+    with pytest.raises(DataError, match="not|nan"):
+        train(network(), plan, lambda model, batch: loss(model, batch) * float("nan"), settings)
+    train(network(), plan, loss, settings, folder=tmp_path)
+    with pytest.raises(DataError, match="other parameters"):
+        train(nn.Linear(1, 1), plan, loss, settings, folder=tmp_path)
