@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiolm_compress.data.example import SAMPLE_RATE
-from audiolm_compress.data.truncation import truncation
+from audiolm_compress.data.truncation import promised_frames, truncation
 from audiolm_compress.errors import DataError
 
 Channel = Literal["first", "mean"]
@@ -71,15 +71,15 @@ def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:
         if path.stat().st_size == 0:
             return "empty file", None
         cut = truncation(path)
+        if cut is not None:
+            return cut, None
         samples, rate, frames, promised = _decode(path, channel)
     except soundfile.LibsndfileError as error:
         return f"cannot be decoded as audio ({error.error_string.strip()})", None
     except OSError as error:
         return f"cannot be read ({error.strerror or error})", None
-    if cut is not None:
-        return cut, None
     if frames < promised:
-        return f"truncated: the header promises {promised} frames, {frames} are there", None
+        return f"truncated: {promised} frames are promised, {frames} could be read", None
     if frames == 0:
         return "no samples in the file", None
     if not np.isfinite(samples).all():
@@ -90,11 +90,18 @@ def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:
     return "", audio
 
 
+class _Stream(soundfile.SoundFile):
+    """Read from beginning to end without seeking, which fails in a flac that does not know its length."""
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _decode(path: Path, channel: Channel) -> tuple[NDArray[np.float64], int, int, int]:
     """(samples [kept], rate, frames decoded, frames promised). All is decoded, only what is used is kept."""
     kept: list[NDArray[np.float64]] = []
     frames = 0
-    with soundfile.SoundFile(path) as file:
+    with _Stream(path) as file:
         limit = (MAX_SECONDS + _MARGIN_SECONDS) * file.samplerate
         while True:
             block = file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)
@@ -105,7 +112,8 @@ def _decode(path: Path, channel: Channel) -> tuple[NDArray[np.float64], int, int
                 kept.append(mono[: limit - frames].copy())
             frames += len(block)
         samples = np.concatenate(kept) if kept else np.zeros(0)
-        return samples, file.samplerate, frames, file.frames
+        promised = promised_frames(path, file.frames)
+        return samples, file.samplerate, frames, promised
 
 
 def _prepare(samples: NDArray[np.float64], rate: int, frames: int) -> Audio:

@@ -1,8 +1,7 @@
 """Does an audio file end before its own header says so?
 
-libsndfile shortens the length of a cut wav or ogg file silently to what is there, so these two containers are
-looked at here. A cut flac, and an mp3 whose header counts its frames, are found by decoding (``audio.py``);
-an mp3 without that header promises no length and cannot be judged.
+libsndfile shortens the length of a cut wav or ogg file silently to what is there, and guesses that of an mp3
+without a length header, so these are looked at here. Otherwise decoding finds out (``audio.py``).
 """
 
 from __future__ import annotations
@@ -11,14 +10,18 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from audiolm_compress.data.mpeg import mpeg_frames
+
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # written by programs that write into a pipe and cannot return to the header
 _OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533 section 6, up to the number of segments
 _OGG_END_OF_STREAM = 0x04
 _OGG_TAIL = 2 * (_OGG_PAGE.size + 255 + 255 * 255)  # surely holds the last page
 
+_MPEG_DELAY = 3 * 1152  # an mp3 decoder leaves out up to this many samples of its start and end
+
 
 def truncation(path: Path) -> str | None:
-    """Why a RIFF or Ogg file is cut short, or None if it is whole or of another container.
+    """Why a wav, Ogg or MPEG audio file is cut short, or None if it is whole or of another kind.
 
     Raises:
         OSError: the file cannot be read.
@@ -31,7 +34,25 @@ def truncation(path: Path) -> str | None:
         if magic == b"OggS":
             file.seek(max(0, size - _OGG_TAIL))
             return _ogg(file.read())
+    frames = mpeg_frames(path)
+    if frames is not None and frames.missing:
+        return f"truncated: {frames.missing} bytes of the last frame are missing"
     return None
+
+
+def promised_frames(path: Path, told: int) -> int:
+    """How many audio frames the file must give; ``told`` is libsndfile's number, which may be a guess."""
+    with path.open("rb") as file:
+        magic = file.read(26)
+    if magic[:4] == b"fLaC":
+        # Of STREAMINFO's bits the 36 before its checksum count the samples; 0 is "unknown" (RFC 9639, 8.2).
+        known = int.from_bytes(magic[21:26], "big") & 0xFFFFFFFFF != 0
+        return told if known else 0
+    frames = mpeg_frames(path)
+    if frames is None or frames.counted:
+        return told
+    # Where the bitrate varies and no header counts, libsndfile guesses too short and stops there.
+    return frames.samples - _MPEG_DELAY
 
 
 def _riff(file: BinaryIO, size: int) -> str | None:

@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from audiolm_compress.data.audio import load_audio, try_audio
+from audiolm_compress.data.mpeg import MpegFrames, mpeg_frames
 from audiolm_compress.errors import DataError
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/upstream_parity/audio_preprocessing"
@@ -81,6 +82,58 @@ def test_a_cut_file_is_refused(tmp_path: Path, suffix: str) -> None:
         cut.write_bytes(content[: int(len(content) * share)])
         reason, audio = try_audio(cut, "first")
         assert audio is None and reason, share
+
+
+@pytest.fixture
+def mp3(tmp_path: Path) -> Path:
+    """Four seconds with an Info header, constant bitrate."""
+    path = tmp_path / "clip.mp3"
+    noise = np.random.default_rng(0).normal(scale=0.1, size=64_000)
+    soundfile.write(path, noise, 16_000, bitrate_mode="CONSTANT", compression_level=0.5)
+    return path
+
+
+def test_mp3_without_a_length_header(mp3: Path) -> None:
+    """What libsndfile guesses of its length must not be taken for a promise."""
+    content = mp3.read_bytes()
+    frames = mpeg_frames(mp3)
+    assert frames is not None and frames.counted and frames.missing == 0
+    second = content.index(content[:2], 100)
+    mp3.write_bytes(content[second:])
+    assert mpeg_frames(mp3) == MpegFrames(missing=0, samples=frames.samples - 576, counted=False)
+    assert abs(len(load_audio(mp3).waveform) - 64_000) < 3000
+    mp3.write_bytes(content[second:-5])
+    assert try_audio(mp3, "first")[0] == "truncated: 5 bytes of the last frame are missing"
+
+
+def test_mp3_that_libsndfile_reads_in_part_is_refused(mp3: Path) -> None:
+    """Varying bitrate, no header that counts the frames: the guess is short, the rest would be lost."""
+    noise = np.random.default_rng(0).normal(scale=0.1, size=64_000) * np.linspace(1, 0, 64_000) ** 4
+    soundfile.write(mp3, noise, 16_000, bitrate_mode="VARIABLE", compression_level=0.0)
+    content = mp3.read_bytes()
+    assert try_audio(mp3, "first")[0] == ""
+    mp3.write_bytes(content[content.index(content[:2], 100) :])
+    assert "could be read" in try_audio(mp3, "first")[0]
+
+
+def test_counted_mp3_cut_between_frames_is_refused(mp3: Path) -> None:
+    content = mp3.read_bytes()
+    mp3.write_bytes(content[: content.rindex(content[:2])])
+    frames = mpeg_frames(mp3)
+    assert frames is not None and frames.counted and frames.missing == 0
+    assert "could be read" in try_audio(mp3, "first")[0]
+
+
+def test_a_flac_of_unknown_length_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, tone(1.5), 16_000)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    assert len(load_audio(path).waveform) == 24_000
+    path.write_bytes(content[:-100])
+    assert try_audio(path, "first")[1] is None
 
 
 def test_ogg_without_its_last_page_is_refused(tmp_path: Path) -> None:
