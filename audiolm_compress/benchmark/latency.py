@@ -96,6 +96,7 @@ def timed_answer(model: Salmonn, prepare: Callable[[], Inputs], longest: int, en
         longest: most tokens, at least 1.
         ends: ids that end the answer; they count as its last token, as they take as long as any other.
     """
+    gc.collect(0)  # what the answer before left behind, as nobody else collects it now
     begin = _now(model.device)
     inputs = prepare()
     logits, cache = model.prefill(inputs)

@@ -70,7 +70,8 @@ def used_decode(model: Salmonn, examples: Sequence[Example], settings: Benchmark
 
 
 def score(clips: Sequence[ClipResult], seed: int = 0) -> Scores:
-    """Score answers by the kind of their task: WER for recognition, CIDEr-D and SPIDEr for captions.
+    """Score answers by the kind of their task: recognition by WER against the first reference, captions by
+    CIDEr-D and SPIDEr against all of theirs.
 
     Args:
         clips: answered clips; scores that they carry already are computed anew.
