@@ -11,6 +11,7 @@ A folder loads without the checkpoint it was made from.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.folders import whole_folder
+from audiolm_compress.quantization import TiedHead, module_from_spec, prepare_modules, tie_heads
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
@@ -110,7 +112,9 @@ def load(folder: str | Path) -> Salmonn:
         raise BaselineError(f"model folder {folder} is damaged: {type(error).__name__}: {error}") from error
     _fill(model, tensors, config["aliases"], folder)
     for name, dtype in config["dtypes"].items():
-        getattr(model, name).to(getattr(torch, dtype))
+        model.cast(getattr(torch, dtype), (name,))
+    for warning in prepare_modules(model):
+        warnings.warn(f"{folder}: {warning}", stacklevel=2)
     return model.eval().requires_grad_(False)
 
 
@@ -156,8 +160,6 @@ def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
         max_text_tokens=config["max_text_tokens"],
     )
     for name, spec in config["replaced"].items():
-        from audiolm_compress.quantization import module_from_spec
-
         model.replace_module(name, module_from_spec(spec))
     return model
 
@@ -175,7 +177,10 @@ def _fill(model: Salmonn, tensors: dict[str, Tensor], aliases: Mapping[str, str]
     if problems:
         raise BaselineError(f"the tensors of {folder} do not fit its config:\n  " + "\n  ".join(problems))
     model.load_state_dict(tensors, assign=True)
-    model.causal_lm.tie_weights()
+    if isinstance(model.causal_lm.get_output_embeddings(), TiedHead):
+        tie_heads(model)
+    else:
+        model.causal_lm.tie_weights()
 
 
 def _unique(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
