@@ -70,8 +70,9 @@ def used_decode(model: Salmonn, examples: Sequence[Example], settings: Benchmark
 
 
 def score(clips: Sequence[ClipResult], seed: int = 0) -> Scores:
-    """Score answers by the kind of their task: recognition by WER against the first reference, captions by
-    CIDEr-D and SPIDEr against all of theirs.
+    """Score answers by the kind of their task.
+
+    Recognition: WER against the first reference. Captions: CIDEr-D and SPIDEr against all of theirs.
 
     Args:
         clips: answered clips; scores that they carry already are computed anew.
