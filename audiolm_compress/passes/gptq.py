@@ -199,8 +199,10 @@ def _calibration(
         inputs = [model.prepare_training(batch) for batch in batches]
         return (lambda index: model.score(inputs[index])), [batch.mask for batch in inputs]
     waveforms = [[example.waveform for example in batch] for batch in batches]
-    encode = {"speech_encoder": model.encode_speech, "audio_encoder": model.encode_sound,
-              "connector": model.encode_audio}[part]
+    if part == "connector":
+        states = [(model.encode_speech(batch), model.encode_sound(batch)) for batch in waveforms]
+        return (lambda index: model.connect(*states[index])), [None] * len(batches)
+    encode = model.encode_speech if part == "speech_encoder" else model.encode_sound
     return (lambda index: encode(waveforms[index])), [None] * len(batches)
 
 

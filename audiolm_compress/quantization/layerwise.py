@@ -133,10 +133,11 @@ def target_linears(block: nn.Module) -> dict[str, nn.Linear]:
 
 
 def find_blocks(part: nn.Module) -> dict[str, nn.Module]:
-    """The blocks of the deepest stack in ``part``: the children of the module list that holds most weights.
+    """The blocks of ``part``: the children of the module list that holds most weights.
 
     Returns:
-        Name relative to ``part`` -> block; empty if there is no module list with linear layers.
+        Name relative to ``part`` -> block; empty if no module list has linear layers, or if its children are not
+        called as a whole (no ``forward``), so that they cannot be replayed.
     """
     lists = {name: module for name, module in part.named_modules() if isinstance(module, nn.ModuleList)}
     sizes = {name: sum(p.numel() for p in stack.parameters()) for name, stack in lists.items()
@@ -144,7 +145,8 @@ def find_blocks(part: nn.Module) -> dict[str, nn.Module]:
     if not sizes:
         return {}
     largest = max(sizes, key=lambda name: sizes[name])
-    return {f"{largest}.{index}": block for index, block in enumerate(lists[largest])}
+    blocks = {f"{largest}.{index}": block for index, block in enumerate(lists[largest])}
+    return {} if any(type(block).forward is nn.Module.forward for block in blocks.values()) else blocks
 
 
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
