@@ -145,6 +145,6 @@ def _with_baseline(recipe: Recipe, baseline: str | Path | None) -> Recipe:
 def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Salmonn:
     """The model that ``folder`` holds, after making sure that it behaves as the one that was saved."""
     saved = Behaviour.of(model, calibration)
-    reloaded = store.load(folder).to(model.device)
+    reloaded = load_model(folder, device=model.device)
     saved.check(Behaviour.of(reloaded, calibration))
     return reloaded
