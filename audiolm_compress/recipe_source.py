@@ -13,6 +13,7 @@ import yaml
 
 from audiolm_compress.errors import RecipeError
 
+_DEPTH = 8  # no recipe is nested deeper; an alias that holds itself is nested without end
 KeyPath = tuple[str | int, ...]
 
 
@@ -75,6 +76,8 @@ class Source:
     def _locate(self, node: yaml.Node, path: KeyPath) -> None:
         """Note the line of every entry, and the keys that a plain YAML reader would silently overwrite."""
         self.places[path] = f"line {node.start_mark.line + 1}"
+        if len(path) > _DEPTH:
+            return
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 self._locate(item, (*path, index))

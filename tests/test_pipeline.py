@@ -52,7 +52,7 @@ def recipe(annotation: Path, parity: Path) -> dict[str, Any]:
         "data": {"calibration": str(annotation), "test": str(annotation)},
         "passes": [
             {"pass": "merge_lora"},
-            {"pass": "cast", "parts": ["speech_encoder", "audio_encoder", "connector"]},
+            {"pass": "cast", "dtype": "bfloat16"},
             {"pass": "gptq", "bits": 4, "group_size": 32},
             {"pass": "quantize_embedding"},
         ],

@@ -39,7 +39,7 @@ def test_every_recipe_is_read_and_survives_writing(file: Path) -> None:
 def test_every_recipe_is_known() -> None:
     """A recipe that is added or lost shows here; its header then has to say what it is for."""
     files = sorted(RECIPES.rglob("*.yaml"))
-    assert [file.stem for file in files] == ["gemma2_4bit"]
+    assert [file.stem for file in files] == ["encoders_16bit", "gemma2_4bit"]
     for file in files:
         assert f"audiolm-compress run recipes/{file.name}" in file.read_text(encoding="utf-8")
 
@@ -179,3 +179,8 @@ def test_a_foreign_pass_is_checked_like_ours() -> None:
         load_recipe(entries)
     with pytest.raises(RecipeError, match="did you mean 'decibels'"):
         load_recipe({"passes": [{"pass": "louder", "decibel": 6}]}, extra_passes=(Louder,))
+
+
+def test_a_recipe_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    text = "passes: [{pass: merge_lora}]\ndata: &data {test: tiny, prefix: *data}"
+    assert "line 2, data.prefix: found {" in message(write(tmp_path, text))
