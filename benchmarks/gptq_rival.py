@@ -3,9 +3,10 @@
     python benchmarks/gptq_rival.py --model smollm2 --calibration a.txt --held-out b.txt \
         --rival-python /path/to/python/with/gptqmodel --format 4:128 --format 4:32 --format 3:32
 
-Each engine runs in a process of its own, one after the other. Both get the weights in bfloat16 and symmetric grids,
-all else as its makers ship it. Perplexity is that of bfloat16 models with the quantised weights written back as
-dense ones, computed by the same code, so that kernels play no part. Writes results/gptq_rival.json.
+Each engine runs in a process of its own, one after the other. Both get the weights in bfloat16 and symmetric
+grids, all else as its makers ship it. Perplexity is that of bfloat16 models with the quantised weights
+written back as dense ones, computed by the same code, so that kernels play no part. Writes
+results/gptq_rival.json.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def densify(model: nn.Module, weight_of: Any) -> None:
     for name, module in list(model.named_modules()):
         weight = weight_of(module)
         if weight is not None:
-            linear = nn.Linear(weight.shape[1], weight.shape[0], bias=module.bias is not None, dtype=torch.bfloat16)
+            linear = nn.Linear(
+                weight.shape[1], weight.shape[0], bias=module.bias is not None, dtype=torch.bfloat16
+            )
             linear.weight.data = weight.to(torch.bfloat16).contiguous()
             if module.bias is not None:
                 linear.bias.data = module.bias.to(torch.bfloat16)
@@ -74,6 +77,8 @@ def ours(path: str, calibration: list[Tensor], bits: int, group_size: int) -> tu
 
 
 def gptqmodel(path: str, calibration: list[Tensor], bits: int, group_size: int) -> tuple[nn.Module, float]:
+    cores = os.cpu_count() or 1
+    os.cpu_count = lambda: max(4, cores)  # its thread pools refuse to start with fewer
     from gptqmodel import BACKEND, GPTQModel, QuantizeConfig
 
     config = QuantizeConfig(bits=bits, group_size=group_size, sym=True)
@@ -112,16 +117,38 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
 def run(arguments: argparse.Namespace, engine: str, chosen: str) -> dict[str, Any]:
     """A worker process; its last line is the result."""
     python = arguments.rival_python if engine == "gptqmodel" else sys.executable
-    passed = ["--model", arguments.model, "--calibration", arguments.calibration, "--held-out", arguments.held_out,
-              "--length", str(arguments.length), "--calibration-windows", str(arguments.calibration_windows),
-              "--held-out-windows", str(arguments.held_out_windows), "--format", chosen, "--engine", engine]
-    done = subprocess.run([python, __file__, *passed], stdout=subprocess.PIPE, text=True, check=True,
-                          env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)})
+    passed = [
+        "--model",
+        arguments.model,
+        "--calibration",
+        arguments.calibration,
+        "--held-out",
+        arguments.held_out,
+        "--length",
+        str(arguments.length),
+        "--calibration-windows",
+        str(arguments.calibration_windows),
+        "--held-out-windows",
+        str(arguments.held_out_windows),
+        "--format",
+        chosen,
+        "--engine",
+        engine,
+    ]
+    done = subprocess.run(
+        [python, __file__, *passed],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="directory or hub id")
     parser.add_argument("--calibration", required=True, help="text file")
     parser.add_argument("--held-out", required=True, help="text file")
@@ -136,12 +163,19 @@ def main() -> None:
         print(json.dumps(worker(arguments)))
         return
     result: dict[str, Any] = {
-        "model": Path(arguments.model).name, "length": arguments.length, "threads": torch.get_num_threads(),
-        "calibration_windows": arguments.calibration_windows, "held_out_windows": arguments.held_out_windows,
-        "torch": torch.__version__, "unquantised": run(arguments, "none", arguments.format[0]), "formats": {},
+        "model": Path(arguments.model).name,
+        "length": arguments.length,
+        "threads": torch.get_num_threads(),
+        "calibration_windows": arguments.calibration_windows,
+        "held_out_windows": arguments.held_out_windows,
+        "torch": torch.__version__,
+        "unquantised": run(arguments, "none", arguments.format[0]),
+        "formats": {},
     }
     for chosen in arguments.format:
-        result["formats"][chosen] = {engine: run(arguments, engine, chosen) for engine in ("ours", "gptqmodel")}
+        result["formats"][chosen] = {
+            engine: run(arguments, engine, chosen) for engine in ("ours", "gptqmodel")
+        }
         print(chosen, result["formats"][chosen], flush=True)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """GPTQ: linear layers in 2, 3, 4 or 8 bit, with the rounding errors steered to where they hurt least.
 
-Frantar et al., arXiv:2210.17323. For each layer the mean of x x^T over calibration inputs says how an error in
-one weight can be made good by the others; the mathematics is in `quantization/gptq.py`. Three choices matter for
-audio language models:
+Frantar et al., arXiv:2210.17323. For each layer the mean of x x^T over calibration inputs says how an error
+in one weight can be made good by the others; the mathematics is in `quantization/gptq.py`. Three choices
+matter for audio language models:
 
 * Calibration runs **with audio through the connector and the reference text**, all tasks mixed: the LLM is
   quantised for the inputs it will see, not for text alone.
@@ -10,18 +10,19 @@ audio language models:
   ones before it produce. One block's statistics are in memory at a time.
 * Positions of padding are not counted.
 
-When it helps: 4 bit with groups of 32 to 128 is nearly free for LLMs of a billion parameters and more; small models
-want groups of 32. 3 bit is a cliff, 2 bit needs training afterwards, encoders are best left at 8 bit. What it costs:
-about two forward passes over the calibration data per block, and at 2 or 3 bit speed, as no fast kernel exists.
+When it helps: 4 bit with groups of 32 to 128 is nearly free for LLMs of a billion parameters and more; small
+models want groups of 32. 3 bit is a cliff, 2 bit needs training afterwards, encoders are best left at 8 bit.
+What it costs: about two forward passes over the calibration data per block, and at 2 or 3 bit speed, as no
+fast kernel exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -30,15 +31,9 @@ from torch import Tensor, nn
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
+from audiolm_compress.quantization.blocks import Replay, find_blocks, target_linears
 from audiolm_compress.quantization.grids import Scheme
-from audiolm_compress.quantization.layerwise import (
-    Layer,
-    Options,
-    find_blocks,
-    quantize_blocks,
-    quantize_linears,
-    target_linears,
-)
+from audiolm_compress.quantization.layerwise import Layer, Options, quantize_blocks, quantize_linears
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
 from audiolm_compress.salmonn.model import PARTS, Salmonn
 from audiolm_compress.settings import Settings
@@ -63,13 +58,19 @@ class Gptq(Pass):
     """Quantise the linear layers of parts of the model."""
 
     kind: Literal["gptq"] = Field("gptq", alias="pass")
-    parts: tuple[Part, ...] = Field(("llm",), min_length=1, description="Parts whose linear layers are quantised.")
+    parts: tuple[Part, ...] = Field(
+        ("llm",), min_length=1, description="Parts whose linear layers are quantised."
+    )
     bits: Bits = Field(4, description="Bits of a weight.")
     group_size: GroupSize = Field(128, description="Inputs that share a scale; -1 for whole rows.")
     symmetric: bool = Field(True, description="Grids without stored zero points.")
     act_order: bool = Field(True, description="Round the inputs of largest mean square first.")
-    damping: float = Field(0.01, gt=0, le=1, description="Share of the mean added to the diagonal of the statistics.")
-    overrides: tuple[Override, ...] = Field((), description="Exceptions by name; the last that matches counts.")
+    damping: float = Field(
+        0.01, gt=0, le=1, description="Share of the mean added to the diagonal of the statistics."
+    )
+    overrides: tuple[Override, ...] = Field(
+        (), description="Exceptions by name; the last that matches counts."
+    )
     batch_size: int = Field(8, ge=1, description="Calibration clips that are computed together.")
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:
@@ -80,7 +81,9 @@ class Gptq(Pass):
                 little calibration data.
         """
         targets = self._targets(model)
-        schemes = {name: scheme for part in targets.values() for name in part if (scheme := self._scheme(name))}
+        schemes = {
+            name: scheme for part in targets.values() for name in part if (scheme := self._scheme(name))
+        }
         if not schemes:
             raise PassError("gptq: every layer is skipped by an override; remove the pass or an override")
         if not context.calibration:
@@ -88,15 +91,21 @@ class Gptq(Pass):
         before = sum(model.weight_bytes().values())
         layers: list[Layer] = []
         for part in targets:
-            blocks = {f"{part}.{name}": block for name, block in find_blocks(model.get_submodule(part)).items()}
+            blocks = {
+                f"{part}.{name}": block for name, block in find_blocks(model.get_submodule(part)).items()
+            }
             context.progress.start(f"gptq: {part}", len(blocks) + 1)
-            options = Options(schemes.get, model.replace_module, self.act_order, self.damping,
-                              context.progress.advance)
+            options = Options(
+                schemes.get, model.replace_module, self.act_order, self.damping, context.progress.advance
+            )
             with _evaluating(model):
                 run, masks = _calibration(model, part, context.calibration, self.batch_size)
                 layers += quantize_blocks(blocks, run, masks, options) if blocks else []
-                single = {name: linear for name, linear in targets[part].items()
-                          if not any(name.startswith(f"{block}.") for block in blocks)}
+                single = {
+                    name: linear
+                    for name, linear in targets[part].items()
+                    if not any(name.startswith(f"{block}.") for block in blocks)
+                }
                 layers += quantize_linears(single, run, masks, options) if single else []
         after = sum(model.weight_bytes().values())
         skipped = [name for part in targets.values() for name in part if name not in schemes]
@@ -108,18 +117,22 @@ class Gptq(Pass):
         if absent:
             raise PassError(f"gptq: the model has no {', '.join(absent)}; it has {', '.join(model.parts())}")
         head = model.causal_lm.get_output_embeddings()
-        targets = {}
+        targets: dict[str, dict[str, nn.Linear]] = {}
         for part in [part for part in PARTS if part in self.parts]:
-            found = {f"{part}.{name}": linear
-                     for name, linear in target_linears(model.get_submodule(part)).items()
-                     if linear is not head and linear.out_features >= _FEWEST_OUTPUTS}
+            found = {
+                f"{part}.{name}": linear
+                for name, linear in target_linears(model.get_submodule(part)).items()
+                if linear is not head and linear.out_features >= _FEWEST_OUTPUTS
+            }
             if not found:
                 raise PassError(f"gptq: {part} has no linear layer left to quantise; take it from the parts")
             targets[part] = found
         names = [name for part in targets.values() for name in part]
         for override in self.overrides:
             if not any(_matches(name, override.match) for name in names):
-                raise PassError(f"gptq: the override {override.match!r} matches no layer; names look like {names[0]}")
+                raise PassError(
+                    f"gptq: the override {override.match!r} matches no layer; names look like {names[0]}"
+                )
         return targets
 
     def _scheme(self, name: str) -> Scheme | None:
@@ -149,8 +162,8 @@ def quantize_llm(
 
     Args:
         model: any ``AutoModelForCausalLM`` whose blocks hold ``nn.Linear`` layers.
-        token_batches: calibration text: token ids [length] or [batch, length], or dictionaries with ``input_ids``
-            and, where there is padding, ``attention_mask``.
+        token_batches: calibration text: token ids [length] or [batch, length], or dictionaries with
+            ``input_ids`` and, where there is padding, ``attention_mask``.
         bits: 2, 3, 4 or 8.
         group_size: inputs that share a scale, -1 for whole rows.
         symmetric: grids without stored zero points.
@@ -163,8 +176,9 @@ def quantize_llm(
         PassError: unsupported model or settings, or too little calibration data.
 
     Example:
-        >>> report = quantize_llm(model, [tokenizer(text, return_tensors="pt") for text in texts], group_size=32)
-        >>> report.figures["error"] <= report.figures["rounding_error"]
+        >>> batches = [tokenizer(text, return_tensors="pt") for text in texts]
+        >>> report = quantize_llm(model, batches, bits=4, group_size=32)
+        >>> report.figures["error"] < report.figures["rounding_error"]
         True
     """
     try:
@@ -183,14 +197,18 @@ def quantize_llm(
     before = _bytes(model)
     options = Options(lambda name: scheme, model.set_submodule, advance=progress.advance)
     with _evaluating(model):
-        layers = quantize_blocks(blocks, lambda index: model(**batches[index], use_cache=False),
-                                 [batch.get("attention_mask") for batch in batches], options)
+        layers = quantize_blocks(
+            blocks,
+            lambda index: model(**batches[index], use_cache=False),
+            [batch.get("attention_mask") for batch in batches],
+            options,
+        )
     return _report(model, layers, before, _bytes(model), [])
 
 
 def _calibration(
     model: Salmonn, part: str, examples: Sequence[Example], batch_size: int
-) -> tuple[Callable[[int], Any], list[Tensor | None]]:
+) -> tuple[Replay, list[Tensor | None]]:
     """How to run ``part`` on calibration batch i, and what counts in each batch (None: everything)."""
     if part == "audio_encoder":
         batch_size = 1  # clips differ in length and nothing says inside which positions are padding
@@ -222,7 +240,7 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 @contextmanager
-def _evaluating(model: nn.Module):  # noqa: ANN202
+def _evaluating(model: nn.Module) -> Iterator[None]:
     """Without dropout and without gradients."""
     training = model.training
     model.eval()
@@ -235,15 +253,21 @@ def _evaluating(model: nn.Module):  # noqa: ANN202
 
 def _bytes(model: nn.Module) -> int:
     """Bytes of parameters and buffers, shared storage once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-                for t in [*model.parameters(), *model.buffers()]}
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+        for t in [*model.parameters(), *model.buffers()]
+    }
     return sum(storages.values())
 
 
-def _report(model: nn.Module, layers: Sequence[Layer], before: int, after: int, skipped: Sequence[str]) -> PassReport:
+def _report(
+    model: nn.Module, layers: Sequence[Layer], before: int, after: int, skipped: Sequence[str]
+) -> PassReport:
     """Rows, totals and everything that was not as asked."""
     notes = prepare_modules(model)
-    notes += [f"{layer.name}: never called in calibration, so plainly rounded" for layer in layers if not layer.rows]
+    notes += [
+        f"{layer.name}: never called in calibration, so plainly rounded" for layer in layers if not layer.rows
+    ]
     raised = sorted({layer.damping for layer in layers if layer.rows})[1:]
     if raised:
         names = [layer.name for layer in layers if layer.damping in raised]
@@ -252,13 +276,20 @@ def _report(model: nn.Module, layers: Sequence[Layer], before: int, after: int, 
         notes.append(f"{len(skipped)} layers skipped by overrides: {', '.join(skipped)}")
     learnt = [layer for layer in layers if layer.rows]
     mean = 1 / max(1, len(learnt))
-    error, rounding = (mean * sum(layer.error for layer in learnt), mean * sum(layer.rounding_error for layer in learnt))
+    error, rounding = (
+        mean * sum(layer.error for layer in learnt),
+        mean * sum(layer.rounding_error for layer in learnt),
+    )
     return PassReport(
         changed=True,
-        summary=f"quantised {len(layers)} linear layers; output error {error:.2%} where plain rounding gives {rounding:.2%}",
+        summary=f"{len(layers)} linear layers quantised; output error {error:.2%}, rounding's {rounding:.2%}",
         figures={
-            "layers": len(layers), "error": error, "rounding_error": rounding, "bytes_before": before,
-            "bytes_after": after, "saved_bytes": before - after,
+            "layers": len(layers),
+            "error": error,
+            "rounding_error": rounding,
+            "bytes_before": before,
+            "bytes_after": after,
+            "saved_bytes": before - after,
             **{f"layers by {name}": count for name, count in kernel_report(model).items()},
         },
         modules=[asdict(layer) | {"method": layer.method} for layer in layers],

@@ -1,13 +1,14 @@
 """The LLM's embedding and head in 8 bit.
 
-Large vocabularies make these the largest matrices of a small LLM (Gemma-2-2B: 590 M of 2.6 B weights), and the head
-is read whole for every token. Each row, the vector of one token, gets one scale and 255 levels by plain rounding:
+Large vocabularies make these the largest matrices of a small LLM (Gemma-2-2B: 590 M of 2.6 B weights), and
+the head is read whole for every token. Each row, the vector of one token, gets one scale and 255 levels by
+plain rounding:
 
     w[t] ~ s_t * q_t,    s_t = max |w[t]| / 127
 
-At this width rounding adds an error of about half a percent to a row, less than bfloat16 logits lose in a forward
-pass, so there is nothing for calibration to win. Where the head is tied to the embedding both keep reading one
-storage. An embedding that scales its output (Gemma: sqrt(width)) still does.
+At this width rounding adds an error of about half a percent to a row, less than bfloat16 logits lose in a
+forward pass, so there is nothing for calibration to win. Where the head is tied to the embedding both keep
+reading one storage. An embedding that scales its output (Gemma: sqrt(width)) still does.
 
 When it helps: always for memory; for speed wherever a token's time is bound by reading weights.
 """
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
+from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.gptq import quantize_rounding
 from audiolm_compress.quantization.grids import Scheme
-from audiolm_compress.quantization.modules import QuantizedEmbedding, QuantizedLinear, TiedHead
+from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.salmonn.model import Salmonn
 
 
@@ -36,22 +38,29 @@ def embed_scale(embedding: nn.Module) -> float:
     """
     if type(embedding) is nn.Embedding:
         return 1.0
-    if isinstance(embedding, nn.Embedding) and hasattr(embedding, "embed_scale"):
-        return float(embedding.embed_scale)
-    raise PassError(f"quantize_embedding: the LLM's embedding is a {type(embedding).__name__}, which this pass does "
-                    "not know; merge adapters of the embedding first")
+    scale = getattr(embedding, "embed_scale", None)
+    if isinstance(embedding, nn.Embedding) and isinstance(scale, Tensor | float):
+        return float(scale)
+    raise PassError(
+        f"quantize_embedding: the LLM's embedding is a {type(embedding).__name__}, which this pass does "
+        "not know; merge adapters of the embedding first"
+    )
 
 
 def row_error(weight: Tensor, replaced: Tensor) -> float:
     """|W - Q|^2 / |W|^2."""
-    return float((weight.float() - replaced.float()).square().sum() / weight.float().square().sum().clamp(min=1e-30))
+    return float(
+        (weight.float() - replaced.float()).square().sum() / weight.float().square().sum().clamp(min=1e-30)
+    )
 
 
 class QuantizeEmbedding(Pass):
     """Store the LLM's embedding and head in 8 bit; tied ones stay tied."""
 
     kind: Literal["quantize_embedding"] = Field("quantize_embedding", alias="pass")
-    bits: Literal[8] = Field(8, description="Bits of a weight; embeddings tolerate no fewer without training.")
+    bits: Literal[8] = Field(
+        8, description="Bits of a weight; embeddings tolerate no fewer without training."
+    )
 
     @torch.no_grad()
     def apply(self, model: Salmonn, context: Context) -> PassReport:
@@ -65,18 +74,21 @@ class QuantizeEmbedding(Pass):
             return PassReport(changed=False, summary="embedding and head are in 8 bit already")
         before = sum(model.weight_bytes().values())
         names = {id(module): name for name, module in model.named_modules()}
-        quantized = QuantizedEmbedding.from_weight(embedding.weight, embed_scale(embedding))
+        scale, weight = embed_scale(embedding), embedding.get_parameter("weight")
+        quantized = QuantizedEmbedding.from_weight(weight, scale)
         rows: list[dict[str, Any]] = [
-            {"name": names[id(embedding)], "bits": 8, "error": row_error(embedding.weight, quantized.dense())}
+            {"name": names[id(embedding)], "bits": 8, "error": row_error(weight, quantized.dense())}
         ]
-        tied = head.weight is embedding.weight
+        tied = head.weight is weight
         replacement: TiedHead | QuantizedLinear
         if tied and head.bias is None:
             replacement = TiedHead(names[id(embedding)], quantized)
         else:
             scheme = Scheme(bits=8, group_size=-1)
             result = quantize_rounding(head.weight, None, scheme, dtype=head.weight.dtype)
-            replacement = QuantizedLinear.from_codes(result.codes, result.grid, scheme, head.bias, head.weight.dtype)
+            replacement = QuantizedLinear.from_codes(
+                result.codes, result.grid, scheme, head.bias, head.weight.dtype
+            )
             rows.append({"name": names[id(head)], "bits": 8, "error": result.error})
         warning = replacement.prepare()
         model.replace_module(names[id(embedding)], quantized)
@@ -84,7 +96,7 @@ class QuantizeEmbedding(Pass):
         saved = before - sum(model.weight_bytes().values())
         return PassReport(
             changed=True,
-            summary=f"embedding and {'tied ' if tied else ''}head of {quantized.num_embeddings} tokens in 8 bit",
+            summary=f"embedding and {'tied ' if tied else ''}head of {len(quantized.codes)} tokens in 8 bit",
             figures={"tokens": quantized.num_embeddings, "tied": str(tied).lower(), "saved_bytes": saved},
             modules=rows,
             notes=[f"head: {warning}"] if warning else [],

@@ -5,16 +5,16 @@ arXiv:2210.17323. For a linear layer with inputs x the loss of replacing W by Q 
 
     trace((W - Q) H (W - Q)^T),    H = E[x x^T],
 
-and rounding the inputs one after the other, each error spread over the remaining inputs by the Cholesky factor of
-H^-1, is a greedy descent on it. Two things are added to the paper:
+and rounding the inputs one after the other, each error spread over the remaining inputs by the Cholesky
+factor of H^-1, is a greedy descent on it. Two things are added to the paper:
 
-* Grids are fitted before the first column is rounded (static groups), each squared error weighted by what it will
-  cost in the loop, 1 / U_jj^2. Columns can then go in any order while groups stay contiguous in memory.
-* Afterwards, sweeps of coordinate descent on the very same loss: per group the scale has a closed-form optimum given
-  the codes, and per column the codes given all others. No step can raise the loss.
+* Grids are fitted before the first column is rounded (static groups), each squared error weighted by what it
+  will cost in the loop, 1 / U_jj^2. Columns can then go in any order while groups stay contiguous in memory.
+* Afterwards, sweeps of coordinate descent on the very same loss: per group the scale has a closed-form
+  optimum given the codes, and per column the codes given all others. No step can raise the loss.
 
-Everything here takes tensors and gives tensors; the matrices are kept input-major ([in, out]) inside the loops, so
-that a column of W is contiguous.
+Everything here takes tensors and gives tensors; the matrices are kept input-major ([in, out]) inside the
+loops, so that a column of W is contiguous.
 """
 
 from __future__ import annotations
@@ -87,8 +87,12 @@ class Quantized:
         """The part that computes outputs ``start`` to ``stop`` (exclusive)."""
         part = slice(start, stop)
         return replace(
-            self, codes=self.codes[part], grid=Grid(self.grid.scales[:, part], self.grid.zeros[:, part]),
-            energy=self.energy[part], loss=self.loss[part], rounding_loss=self.rounding_loss[part],
+            self,
+            codes=self.codes[part],
+            grid=Grid(self.grid.scales[:, part], self.grid.zeros[:, part]),
+            energy=self.energy[part],
+            loss=self.loss[part],
+            rounding_loss=self.rounding_loss[part],
         )
 
 
@@ -105,14 +109,16 @@ def quantize_gptq(
 ) -> Quantized:
     """Quantise ``weight`` so that its outputs change little.
 
-    Several layers with the same inputs are best stacked along their outputs: the factorisation is then shared.
+    Several layers with the same inputs are best stacked along their outputs: the factorisation is then
+    shared.
 
     Args:
         weight: any floating dtype, shape [out, in].
         hessian: E[x x^T], float32, shape [in, in].
         scheme: bits, group size, symmetry.
         act_order: round the inputs of largest mean square first.
-        damping: share of the mean diagonal of H added to its diagonal; raised tenfold while H is not positive.
+        damping: share of the mean diagonal of H added to its diagonal; raised tenfold while H is not
+            positive.
         sweeps: rounds of coordinate descent afterwards.
         dtype: scales are rounded to values of this type.
 
@@ -120,8 +126,10 @@ def quantize_gptq(
         PassError: H holds NaN or infinite values.
     """
     if not torch.isfinite(hessian).all():
-        raise PassError("gptq: the calibration inputs of a layer hold NaN or infinite values; cast that part to "
-                        "float32 or bfloat16, or look for broken clips")
+        raise PassError(
+            "gptq: the calibration inputs of a layer hold NaN or infinite values; cast that part to "
+            "float32 or bfloat16, or look for broken clips"
+        )
     weight = weight.float()
     if not hessian.diagonal().any():  # no input was ever non-zero: nothing to learn from
         return quantize_rounding(weight, hessian, scheme, dtype=dtype)
@@ -145,7 +153,7 @@ def quantize_gptq(
 def quantize_rounding(
     weight: Tensor, hessian: Tensor | None, scheme: Scheme, *, dtype: torch.dtype | None = None
 ) -> Quantized:
-    """Plain rounding to the grid of the extremes; without ``hessian`` losses are those of white unit inputs."""
+    """Plain rounding to the grid of the extremes; without ``hessian`` losses are those of white inputs."""
     weight = weight.float()
     grid = fit_grid(weight, scheme, dtype=dtype)
     codes = round_to_grid(weight, grid, scheme)
@@ -159,9 +167,10 @@ def _energy(matrix: Tensor, hessian: Tensor | None) -> Tensor:
 
 
 def _factor(hessian: Tensor, order: Tensor, damping: float) -> tuple[Tensor, Tensor, float]:
-    """Upper U with U^T U = (H + d I)^-1 for the inputs in ``order``; the damped H in natural order; d as a share.
+    """The factor U of the damped inverse, the damped H in natural order, and the damping it took.
 
-    With J the reversal of the order, L = chol(J H J) gives H = (J L J)(J L J)^T and hence U = (J L J)^-1: one
+    U is upper triangular with U^T U = (H + d I)^-1 for the inputs in ``order``. With J the reversal of the
+    order, L = chol(J H J) gives H = (J L J)(J L J)^T and hence U = (J L J)^-1: one
     Cholesky and one triangular inverse, where the paper's way takes three factorisations.
     """
     mean = hessian.diagonal().mean()
@@ -202,7 +211,7 @@ def _greedy(weight: Tensor, factor: Tensor, order: Tensor, grid: Grid, scheme: S
 def _descend(
     weight: Tensor, hessian: Tensor, codes: Tensor, grid: Grid, scheme: Scheme, dtype: torch.dtype | None
 ) -> tuple[Tensor, Grid]:
-    """One sweep over the groups: the scale that suits the codes best, then code by code given all the others."""
+    """One sweep over the groups: the scale that suits the codes best, then code by code given the others."""
     in_features, width = weight.shape[1], scheme.width(weight.shape[1])
     values = dequantize(codes, grid, scheme).T.contiguous()
     steps = codes.T.float() - expand(grid, scheme, in_features)[1].T
@@ -223,14 +232,22 @@ def _descend(
         scales[group], zero = scale, grid.zeros[group]
         _descend_group(values[rows], steps[rows], gradient, local, scale, zero, pivots[rows], scheme)
         change[rows] = weight.T[rows] - values[rows]
-    return (steps + expand(grid, scheme, in_features)[1].T).to(torch.uint8).T.contiguous(), Grid(scales, grid.zeros)
+    return (steps + expand(grid, scheme, in_features)[1].T).to(torch.uint8).T.contiguous(), Grid(
+        scales, grid.zeros
+    )
 
 
 def _descend_group(
-    values: Tensor, steps: Tensor, gradient: Tensor, local: Tensor, scale: Tensor, zero: Tensor,
-    pivots: list[float], scheme: Scheme,
+    values: Tensor,
+    steps: Tensor,
+    gradient: Tensor,
+    local: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    pivots: list[float],
+    scheme: Scheme,
 ) -> None:
-    """Renew ``values`` and ``steps`` of one group in place; ``gradient`` is that of steps * scale, and is used up."""
+    """Renew ``values`` and ``steps`` of one group in place; ``gradient``, at steps * scale, is used up."""
     lowest, highest = -zero, scheme.top - zero
     for j, pivot in enumerate(pivots):
         before = steps[j] * scale

@@ -1,8 +1,9 @@
 """Grids: which values a group of weights may take.
 
-A weight of group g is stored as an integer code q of ``bits`` bits and read back as ``scale_g * (q - zero_g)``.
-Symmetric grids have ``zero = 2**(bits - 1)`` everywhere. Such a grid reaches one step further to one side
-(4 bit: -8 .. 7), so its scale carries a sign that turns the longer side to where the group's larger weights lie.
+A weight of group g is stored as an integer code q of ``bits`` bits and read back as
+``scale_g * (q - zero_g)``. Symmetric grids have ``zero = 2**(bits - 1)`` everywhere. Such a grid reaches one
+step further to one side (4 bit: -8 .. 7), so its scale carries a sign that turns the longer side to where the
+group's larger weights lie.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor
 BITS = (2, 3, 4, 8)
 GROUP_SIZES = (-1, 16, 32, 64, 128)
 
-# Clipping a group's extremes costs a few large errors and buys a finer step for all. How far it pays depends on
-# the number of levels; at 8 bit it never does.
+# Clipping a group's extremes costs a few large errors and buys a finer step for all. How far it pays depends
+# on the number of levels; at 8 bit it never does.
 _SHRINK = {
     2: (1.0, 0.9, 0.8, 0.7, 0.62, 0.55, 0.48, 0.41),
     3: (1.0, 0.93, 0.86, 0.79, 0.72, 0.65, 0.58),
@@ -83,12 +84,14 @@ class Grid:
     zeros: Tensor
 
 
-def fit_grid(weight: Tensor, scheme: Scheme, importance: Tensor | None = None, dtype: torch.dtype | None = None) -> Grid:
+def fit_grid(
+    weight: Tensor, scheme: Scheme, importance: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Grid:
     """Choose scales and zero points for ``weight``.
 
-    Without ``importance`` the grid spans each group's extremes (plain rounding's grid). With it, clipped grids of
-    both orientations are tried as well and the one with the least importance-weighted squared error is taken, its
-    scale then refitted to the chosen codes by least squares.
+    Without ``importance`` the grid spans each group's extremes (plain rounding's grid). With it, clipped
+    grids of both orientations are tried as well and the one with the least importance-weighted squared error
+    is taken, its scale then refitted to the chosen codes by least squares.
 
     Args:
         weight: float32, shape [out, in].
@@ -151,21 +154,29 @@ def _asymmetric(low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tens
     return scales, zeros
 
 
-def _search(groups: Tensor, weights: Tensor, low: Tensor, high: Tensor, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _search(
+    groups: Tensor, weights: Tensor, low: Tensor, high: Tensor, scheme: Scheme
+) -> tuple[Tensor, Tensor]:
     """Best of the clipped grids by importance-weighted squared error."""
-    candidates = []
+    candidates: list[tuple[Tensor, Tensor]] = []
+    middle = torch.full_like(low, scheme.middle)
     for shrink in _SHRINK[scheme.bits]:
         if scheme.symmetric:
             larger = torch.where(high > -low, -high, -low) * (shrink / scheme.middle)
-            candidates += [(larger, scheme.middle), (-larger, scheme.middle)]
+            candidates += [(larger, middle), (-larger, middle)]
         else:
             candidates.append(_asymmetric(low * shrink, high * shrink, scheme))
     best = torch.full_like(low, float("inf"))
-    best_scales, best_zeros = torch.ones_like(low), torch.full_like(low, scheme.middle)
+    best_scales, best_zeros = torch.ones_like(low), middle
     for scales, zeros in candidates:
         scales = torch.where(scales == 0, torch.ones_like(scales), scales)
-        zeros = zeros if isinstance(zeros, Tensor) else torch.full_like(low, zeros)
-        steps = (groups / scales[..., None]).round_().add_(zeros[..., None]).clamp_(0, scheme.top).sub_(zeros[..., None])
+        steps = (
+            (groups / scales[..., None])
+            .round_()
+            .add_(zeros[..., None])
+            .clamp_(0, scheme.top)
+            .sub_(zeros[..., None])
+        )
         error = steps.mul_(scales[..., None]).sub_(groups).square_().mul_(weights).sum(-1)
         better = error < best
         best = torch.where(better, error, best)

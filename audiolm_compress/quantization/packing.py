@@ -1,7 +1,7 @@
 """The stored form of integer codes: a little-endian bit stream in 32-bit words along the first axis.
 
-32 codes of b bits fill b words. For 2, 4 and 8 bits that is what GPTQ checkpoints call ``qweight``, and for 3 bits too:
-code k of a run of 32 sits in bits 3k to 3k+2 of 96, some codes straddling two words.
+32 codes of b bits fill b words. For 2, 4 and 8 bits that is what GPTQ checkpoints call ``qweight``, and for 3
+bits too: code k of a run of 32 sits in bits 3k to 3k+2 of 96, some codes straddling two words.
 """
 
 from __future__ import annotations

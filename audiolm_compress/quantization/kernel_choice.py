@@ -1,0 +1,30 @@
+"""Which kernel computes a layer on a device, and what to warn of."""
+
+from __future__ import annotations
+
+import torch
+
+from audiolm_compress.quantization.int4 import Int4Cpu, Int4Cuda, int4_tile
+from audiolm_compress.quantization.kernels import Dequantize, Int8Cpu, Kernel, Shape
+
+
+def choose_kernel(shape: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Kernel, str]:
+    """The kernel for a layer on ``device`` in ``dtype``, and a warning ("" if none is due)."""
+    scheme = shape.scheme
+    name = f"{scheme.bits} bit, group size {scheme.group_size}"
+    if dtype != torch.bfloat16:
+        return Dequantize(), (
+            f"{name}: no fast kernel takes {str(dtype).removeprefix('torch.')} activations; weights "
+            "are dequantised at every use, which may be slower than 16 bit (cast to bfloat16)"
+        )
+    if device.type == "cpu":
+        if Int8Cpu.fits(scheme, shape.in_features):
+            return Int8Cpu(), ""
+        if Int4Cpu.fits(scheme, shape.in_features) and int4_tile():
+            return Int4Cpu(), ""
+    elif device.type == "cuda" and Int4Cuda.fits(shape, device):
+        return Int4Cuda(), ""
+    return Dequantize(), (
+        f"{name}: no fast kernel on {device.type} for this format; weights are dequantised at every "
+        "use, which may be slower than 16 bit"
+    )

@@ -1,0 +1,162 @@
+"""A linear layer whose packed weights are the only copy in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from audiolm_compress.quantization.grids import Grid, Scheme
+from audiolm_compress.quantization.kernel_choice import choose_kernel
+from audiolm_compress.quantization.kernels import Dequantize, Kernel, Shape
+from audiolm_compress.quantization.packing import pack, packed_rows
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer with packed weights.
+
+    ``state_dict`` always holds the stored form: ``qweight`` int32 [words, out] (see `packing`), ``scales``
+    [groups, out], ``qzeros`` int32 [groups, words] unless symmetric, ``bias`` [out] if there is one.
+    `prepare` rearranges it in place for the device's best kernel; moving or casting the module does so again.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        scheme: Scheme,
+        *,
+        bias: bool,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Make a layer with empty weights, ready for ``load_state_dict``."""
+        super().__init__()
+        self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
+        self.kernel: Kernel = Dequantize()
+        self.bias: Tensor | None
+        self.register_buffer("bias", torch.zeros(out_features, dtype=dtype) if bias else None)
+        self._hold(self._empty(dtype, torch.device("cpu")))
+
+    @classmethod
+    def from_codes(
+        cls, codes: Tensor, grid: Grid, scheme: Scheme, bias: Tensor | None, dtype: torch.dtype
+    ) -> QuantizedLinear:
+        """Pack ``codes`` uint8 [out, in] on ``grid``; ``dtype`` is that of scales and activations."""
+        layer = cls(codes.shape[1], codes.shape[0], scheme, bias=bias is not None, dtype=dtype)
+        stored = {"qweight": pack(codes.T, scheme.bits), "scales": grid.scales.to(dtype).contiguous()}
+        if not scheme.symmetric:
+            stored["qzeros"] = pack(grid.zeros.T.to(torch.uint8), scheme.bits).T.contiguous()
+        layer._hold(stored)
+        if bias is not None:
+            layer.bias = bias.detach().clone().to(dtype)
+        return layer
+
+    @property
+    def shape(self) -> Shape:
+        """What a kernel must know."""
+        return Shape(self.in_features, self.out_features, self.scheme)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of scales and activations."""
+        return self.get_buffer("scales").dtype
+
+    def spec(self) -> dict[str, Any]:
+        """What `module_from_spec` needs to build the layer again, without its weights."""
+        return {
+            "kind": "linear",
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bits": self.scheme.bits,
+            "group_size": self.scheme.group_size,
+            "symmetric": self.scheme.symmetric,
+            "bias": self.bias is not None,
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def prepare(self) -> str:
+        """Rearrange the weights for their device's best kernel; return its warning, "" if there is none."""
+        stored = self._stored()
+        kernel, warning = choose_kernel(self.shape, stored["scales"].device, stored["scales"].dtype)
+        self._hold(kernel.arrange(self.shape, stored))
+        self.kernel = kernel
+        return warning
+
+    def dense(self) -> Tensor:
+        """The weights as a matrix [out, in]."""
+        return self.kernel.dense(self.shape, self._held())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` [..., in] -> [..., out]."""
+        rows = x.to(self.dtype).reshape(-1, self.in_features)
+        if torch.is_grad_enabled() and x.requires_grad:  # the packed products have no backward
+            y = nn.functional.linear(rows, self.dense())
+        else:
+            y = self.kernel.linear(self.shape, self._held(), rows)
+        if self.bias is not None:
+            y = y + self.bias
+        return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Sizes, format and kernel."""
+        return (
+            f"{self.in_features}, {self.out_features}, bits={self.scheme.bits}, "
+            f"group_size={self.scheme.group_size}, kernel={self.kernel.name}"
+        )
+
+    def _empty(self, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+        """The stored form, all zeros."""
+        scheme, groups = self.scheme, self.scheme.groups(self.in_features)
+        rows = packed_rows(self.in_features, scheme.bits)
+        stored = {
+            "qweight": torch.zeros(rows, self.out_features, dtype=torch.int32, device=device),
+            "scales": torch.zeros(groups, self.out_features, dtype=dtype, device=device),
+        }
+        if not scheme.symmetric:
+            words = packed_rows(self.out_features, scheme.bits)
+            stored["qzeros"] = torch.zeros(groups, words, dtype=torch.int32, device=device)
+        return stored
+
+    def _held(self) -> dict[str, Tensor]:
+        """The kernel's buffers."""
+        return {
+            name: tensor for name, tensor in self._buffers.items() if name != "bias" and tensor is not None
+        }
+
+    def _hold(self, buffers: dict[str, Tensor]) -> None:
+        """Make ``buffers`` the weights, and nothing else."""
+        for name in list(self._held()):
+            delattr(self, name)
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor)
+
+    def _stored(self) -> dict[str, Tensor]:
+        return self.kernel.restore(self.shape, self._held())
+
+    def _unprepare(self) -> bool:
+        """Go back to the stored form; tell whether the layer was prepared."""
+        prepared = not isinstance(self.kernel, Dequantize)
+        self._hold(self._stored())
+        self.kernel = Dequantize()
+        return prepared
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
+        prepared = self._unprepare()
+        super()._apply(fn, recurse)
+        if prepared:
+            self.prepare()
+        return self
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        for name, tensor in self._stored().items():
+            destination[prefix + name] = tensor if keep_vars else tensor.detach()
+        if self.bias is not None:
+            destination[prefix + "bias"] = self.bias
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        prepared = self._unprepare()
+        super()._load_from_state_dict(*args, **kwargs)
+        if prepared:
+            self.prepare()

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+)
+
+from audiolm_compress.errors import PassError
+from audiolm_compress.passes.base import Context
+from audiolm_compress.passes.gptq import Gptq, quantize_llm
+from audiolm_compress.quantization import QuantizedLinear
+
+SIZES = {
+    "vocab_size": 90,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+}
+CONFIGS = [LlamaConfig(**SIZES), Qwen2Config(**SIZES), Gemma2Config(**SIZES, sliding_window=8)]
+GEMMA = CONFIGS[2]
+
+
+def language_model(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config)).to(dtype).eval()
+
+
+def tokens(count: int = 4, length: int = 40) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 90, (2, length), generator=generator) for _ in range(count)]
+
+
+def quantized(model: nn.Module) -> dict[str, QuantizedLinear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear)}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
+def test_plain_language_models(config: PretrainedConfig) -> None:
+    """Every layer better than rounding; the model is smaller, near the old one, and still generates."""
+    model, original = language_model(config, torch.bfloat16), language_model(config, torch.bfloat16)
+    report = quantize_llm(model, tokens(), bits=4, group_size=32)
+    assert report.changed
+    assert len(report.modules) == len(quantized(model)) == 14
+    assert all(row["error"] < row["rounding_error"] for row in report.modules)
+    assert report.figures["bytes_after"] < 0.6 * report.figures["bytes_before"]
+    ids = tokens()[0]
+    with torch.no_grad():
+        before, after = original(ids).logits.float(), model(ids).logits.float()
+    assert (before - after).norm() < 0.3 * before.norm()
+    assert model.generate(ids[:, :5], max_new_tokens=3, do_sample=False).shape == (2, 8)
+
+
+def input_means(model: nn.Module, names: list[str], batches: list[Tensor]) -> dict[str, Tensor]:
+    """Mean square of what each layer reads in whole forward passes of the model."""
+    sums: dict[str, list[Tensor]] = {name: [] for name in names}
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, name=name: sums[name].append(args[0].flatten(0, -2).square())
+        )
+        for name in names
+    ]
+    with torch.no_grad():
+        for batch in batches:
+            model(batch)
+    for handle in handles:
+        handle.remove()
+    return {name: torch.cat(rows).mean(0) for name, rows in sums.items()}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
+def test_each_layer_is_calibrated_on_what_the_quantised_ones_before_it_give(
+    config: PretrainedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statistics of every stage equal those of a whole forward pass, sliding-window masks included."""
+    from audiolm_compress.quantization import layerwise
+
+    seen: list[Tensor] = []
+    solve = layerwise.quantize_gptq
+
+    def spy(weight: Tensor, hessian: Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(hessian.diagonal().clone())
+        return solve(weight, hessian, *args, **kwargs)
+
+    monkeypatch.setattr(layerwise, "quantize_gptq", spy)
+    model = language_model(config)
+    quantize_llm(model, tokens(), bits=4, group_size=32)
+    stages = ["self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"]
+    names = [f"model.layers.{block}.{stage}" for block in range(2) for stage in stages]
+    expected = input_means(model, names, tokens())
+    assert len(seen) == len(names)
+    for name, diagonal in zip(names, seen, strict=True):
+        torch.testing.assert_close(diagonal, expected[name], rtol=1e-3, atol=1e-6)
+
+
+def test_padding_is_not_counted() -> None:
+    whole, padded = language_model(GEMMA), language_model(GEMMA)
+    quantize_llm(whole, tokens(), bits=3, group_size=32)
+    batches = [
+        {
+            "input_ids": torch.cat([ids, torch.full((2, 9), 7)], 1),
+            "attention_mask": torch.cat([torch.ones_like(ids), torch.zeros(2, 9, dtype=torch.int64)], 1),
+        }
+        for ids in tokens()
+    ]
+    quantize_llm(padded, batches, bits=3, group_size=32)
+    layers = quantized(padded)
+    for name, layer in quantized(whole).items():
+        assert (layer.dense() - layers[name].dense()).norm() < 0.05 * layer.dense().norm()
+
+
+def test_same_data_same_weights() -> None:
+    one, other = language_model(GEMMA), language_model(GEMMA)
+    for model in (one, other):
+        quantize_llm(model, tokens(), bits=2, group_size=16, symmetric=False)
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    )
+
+
+def test_too_little_data_names_both_numbers_and_changes_nothing() -> None:
+    model = language_model(GEMMA)
+    with pytest.raises(PassError, match=r"down_proj has 96 inputs .* found 80"):
+        quantize_llm(model, tokens(count=1))
+    assert not quantized(model)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"bits": 5}, "bits=5"),
+        ({"group_size": 0}, "group_size=0"),
+    ],
+)
+def test_impossible_formats(wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(PassError, match=message):
+        quantize_llm(language_model(GEMMA), tokens(), **wrong)
+
+
+def test_no_batches_and_no_blocks() -> None:
+    with pytest.raises(PassError, match="no calibration batches"):
+        quantize_llm(language_model(GEMMA), [])
+    with pytest.raises(PassError, match="no stack of blocks"):
+        quantize_llm(nn.Sequential(nn.Linear(8, 8)), tokens())
+
+
+def test_all_parts_with_overrides(small_model: Any, context: Context) -> None:
+    model = small_model("llama")
+    gptq = Gptq.model_validate(
+        {
+            "bits": 8,
+            "group_size": -1,
+            "parts": ["speech_encoder", "audio_encoder", "connector", "llm"],
+            "overrides": [
+                {"match": "llm.*.mlp.*", "bits": 4, "group_size": 32},
+                {"match": "*.down_proj", "skip": True},
+                {"match": "connector.*.output", "skip": True},
+            ],
+        }
+    )
+    report = gptq.apply(model, context)
+    layers = quantized(model)
+    assert {name.partition(".")[0] for name in layers} == {
+        "speech_encoder",
+        "audio_encoder",
+        "connector",
+        "llm",
+    }
+    assert not any(name.endswith("down_proj") for name in layers)
+    assert {layer.scheme.bits for name, layer in layers.items() if ".mlp." in name} == {4}
+    assert {layer.scheme.bits for name, layer in layers.items() if "self_attn" in name} == {8}
+    assert any("skipped by overrides" in note for note in report.notes)
+    assert set(model.replaced) == set(layers)
+
+
+def test_override_that_matches_nothing(small_model: Any, context: Context) -> None:
+    with pytest.raises(PassError, match=r"'\*\.dwon_proj' matches no layer"):
+        Gptq.model_validate({"overrides": [{"match": "*.dwon_proj", "bits": 8}]}).apply(
+            small_model(), context
+        )
