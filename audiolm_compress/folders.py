@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,15 +32,15 @@ def whole_folder(target: Path, may_replace: Callable[[Path], bool]) -> Iterator[
         check_replaceable(target, may_replace)
         if target.exists():
             former = work.with_suffix(".former")
-            os.rename(target, former)
+            target.rename(former)
             try:
-                os.rename(work, target)
+                work.rename(target)
             except OSError:
-                os.rename(former, target)
+                former.rename(target)
                 raise
             shutil.rmtree(former)
         else:
-            os.rename(work, target)
+            work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
-from audiolm_compress.salmonn.model import PARTS, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
 
 Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
 
@@ -53,7 +53,9 @@ class Cast(Pass):
     """Change the dtype of parts of the model."""
 
     kind: Literal["cast"] = Field("cast", alias="pass")
-    parts: tuple[Part, ...] = Field(PARTS, min_length=1, description="Parts to cast.")
+    parts: tuple[Part, ...] = Field(
+        ("speech_encoder", "audio_encoder", "connector", "llm"), min_length=1, description="Parts to cast."
+    )
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Type of their weights.")
     check_clips: int = Field(8, ge=1, description="Calibration clips to look for overflow with.")
 
@@ -71,7 +73,9 @@ class Cast(Pass):
         before = model.weight_bytes()
         changed = model.cast(getattr(torch, self.dtype), self.parts)
         if not changed:
-            return PassReport(changed=False, summary=f"all weights of {', '.join(self.parts)} are {self.dtype}")
+            return PassReport(
+                changed=False, summary=f"all weights of {', '.join(self.parts)} are {self.dtype}"
+            )
         self._check(model, context)
         after = model.weight_bytes()
         saved = sum(before.values()) - sum(after.values())
@@ -91,5 +95,6 @@ class Cast(Pass):
         if overflown:
             shown = ", ".join(sorted(overflown)[:5])
             raise PassError(
-                f"cast: {self.dtype} overflows in {len(overflown)} modules ({shown}); use bfloat16 for this part"
+                f"cast: {self.dtype} overflows in {len(overflown)} modules ({shown}); "
+                f"use bfloat16 for this part"
             )

@@ -122,7 +122,9 @@ def place(model: nn.Module, tensors: Mapping[str, Tensor], required: Iterable[st
         if target not in own:
             problems.append(f"unknown {name} {list(tensor.shape)}")
         elif own[target].shape != tensor.shape:
-            problems.append(f"{name} has shape {list(tensor.shape)}, but the model's is {list(own[target].shape)}")
+            problems.append(
+                f"{name} has shape {list(tensor.shape)}, but the model's is {list(own[target].shape)}"
+            )
         elif target in placed and not torch.equal(placed[target][1], tensor):
             problems.append(f"{name} and {placed[target][0]} name one tensor but differ")
         else:

@@ -55,7 +55,8 @@ def load_model(
         model = store.load(_from_hub(str(source)))
     else:
         raise BaselineError(
-            f"baseline {source}: neither 'tiny', nor a folder, nor an upstream .yaml config, nor a hub id (owner/name)"
+            f"baseline {source}: neither 'tiny', nor a folder, nor an upstream .yaml config, "
+            f"nor a hub id (owner/name)"
         )
     if dtype is not None:
         model.cast(dtype)
@@ -69,4 +70,6 @@ def _from_hub(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BaselineError(f"baseline {repository}: no such folder here, and the hub gave: {error}") from error
+        raise BaselineError(
+            f"baseline {repository}: no such folder here, and the hub gave: {error}"
+        ) from error

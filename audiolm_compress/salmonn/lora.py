@@ -32,7 +32,9 @@ def add_lora(
     )
     with warnings.catch_warnings():
         # peft asks for a property that transformers 5.23 has renamed; nothing that a user could change.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+        )
         model = get_peft_model(llm, config, low_cpu_mem_usage=empty)
     assert isinstance(model, PeftModel)
     return model

@@ -48,8 +48,13 @@ class AudioTokens:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the LLM's blocks get: ``embeds`` [batch, length, hidden] with the embedding scale applied,
-    ``mask`` int64 [batch, length] and, in training, ``labels`` int64 [batch, length] (-100 is ignored)."""
+    """What the LLM's blocks get.
+
+    Attributes:
+        embeds: [batch, length, hidden], the embedding scale applied.
+        mask: int64 [batch, length].
+        labels: in training, int64 [batch, length]; -100 is ignored.
+    """
 
     embeds: Tensor
     mask: Tensor
@@ -163,9 +168,7 @@ class Salmonn(nn.Module):
 
     # The prompt around the tokens
 
-    def prepare(
-        self, waveforms: Sequence[Tensor], task: str = "asr", prompt: str | None = None
-    ) -> Inputs:
+    def prepare(self, waveforms: Sequence[Tensor], task: str = "asr", prompt: str | None = None) -> Inputs:
         """Prompt and audio of clips, ready for generation: bos, before, audio, after."""
         around = [self.prompts.around(task, prompt)] * len(waveforms)
         return self.wrap(self.encode_audio(waveforms), around, padding_side="left")
@@ -359,8 +362,12 @@ class Salmonn(nn.Module):
         return len(adapted)
 
     def replace_module(self, name: str, module: nn.Module) -> None:
-        """Put ``module`` (a ``ReplacedModule``) at ``name``, such as ``llm.model.layers.0.mlp.up_proj``,
-        and note how to build it again."""
+        """Put ``module`` in the place of another, and note how to build it again.
+
+        Args:
+            name: such as ``llm.model.layers.0.mlp.up_proj``.
+            module: a ``ReplacedModule``.
+        """
         self.set_submodule(name, module)
         self.replaced[name] = module.spec()  # type: ignore[operator]  # nn.Module types every attribute as a module
 

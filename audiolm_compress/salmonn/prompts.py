@@ -14,10 +14,10 @@ AUDIO_FRAME = f"<Speech>{AUDIO_SLOT}</Speech> "
 
 @dataclass(frozen=True)
 class Prompts:
-    """Instructions of a SALMONN.
+    r"""Instructions of a SALMONN.
 
     Attributes:
-        template: put around an instruction, with one ``{}``, such as ``USER: {}\\nASSISTANT:``.
+        template: put around an instruction, with one ``{}``, such as ``USER: {}\nASSISTANT:``.
         test: the instruction of each task in evaluation.
         train: the instructions of each task that training samples from.
     """

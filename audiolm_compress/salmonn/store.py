@@ -101,7 +101,7 @@ def load(folder: str | Path) -> Salmonn:
     """
     folder = Path(folder)
     if not is_model_folder(folder):
-        raise BaselineError(f"{folder} is no model folder: no {CONFIG} with \"format\": \"{FORMAT}\" in it")
+        raise BaselineError(f'{folder} is no model folder: no {CONFIG} with "format": "{FORMAT}" in it')
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     try:
         with quiet_transformers():
@@ -200,9 +200,11 @@ def _unique(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
 
 def _uniform_dtype(model: Salmonn, part: str) -> str:
     """The one floating dtype of a part's tensors."""
-    dtypes = {tensor.dtype for tensor in getattr(model, part).state_dict().values() if tensor.is_floating_point()}
+    dtypes = {
+        tensor.dtype for tensor in getattr(model, part).state_dict().values() if tensor.is_floating_point()
+    }
     if len(dtypes) != 1:
-        raise BaselineError(f"{part} has weights of {sorted(map(str, dtypes))}; store it as it is or cast it first")
+        raise BaselineError(
+            f"{part} has weights of {sorted(map(str, dtypes))}; store it as it is or cast it first"
+        )
     return str(dtypes.pop()).removeprefix("torch.")
-
-

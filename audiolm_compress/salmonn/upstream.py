@@ -37,7 +37,9 @@ from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
 from audiolm_compress.salmonn.quiet import quiet_transformers
 
-HEAD_WIDTH = 64  # of every Q-Former: the checkpoint does not tell the number of heads, bert-base has 64 a head
+HEAD_WIDTH = (
+    64  # of every Q-Former: the checkpoint does not tell the number of heads, bert-base has 64 a head
+)
 PAD_TOKEN = "[PAD]"
 
 
@@ -61,7 +63,9 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
     root = path.parent
     trained = _trained_tensors(section, root)
     if not section.get("use_speech_Qformer", True):
-        raise BaselineError(f"{path}: use_speech_Qformer: false has no implementation upstream either; set it to true")
+        raise BaselineError(
+            f"{path}: use_speech_Qformer: false has no implementation upstream either; set it to true"
+        )
 
     whisper = _existing(section, "whisper_path", root, path)
     speech_encoder = load_whisper(whisper, section.get("token"))
@@ -98,9 +102,11 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
         end_symbol=section.get("end_sym", "</s>"),
         max_text_tokens=section.get("max_txt_len", 128),
     )
-    required = [] if allow_missing else [
-        name for name in model.state_dict() if name.startswith("connector.") or ".lora_" in name
-    ]
+    required = (
+        []
+        if allow_missing
+        else [name for name in model.state_dict() if name.startswith("connector.") or ".lora_" in name]
+    )
     place(model, trained, required, str(section.get("ckpt") or path))
     return model.eval().requires_grad_(False)
 
@@ -179,7 +185,9 @@ def _grow_vocabulary(llm: PreTrainedModel, size: int) -> None:
 def _check_loaded(what: str, info: Mapping[str, Any], unknown: list[str]) -> None:
     problems = [f"missing {key}" for key in sorted(info["missing_keys"])]
     problems += [f"unknown {key}" for key in unknown]
-    problems += [f"{key} has shape {list(found)}, expected {list(own)}" for key, found, own in info["mismatched_keys"]]
+    problems += [
+        f"{key} has shape {list(found)}, expected {list(own)}" for key, found, own in info["mismatched_keys"]
+    ]
     if problems:
         raise BaselineError(f"{what}: the tensors do not fit its config:\n  " + "\n  ".join(problems))
 
@@ -207,12 +215,18 @@ def _with_lora(llm: PreTrainedModel, section: Mapping[str, Any], trained: Mappin
 
 
 def _connector_config(
-    section: Mapping[str, Any], trained: Mapping[str, Tensor], speech_width: int, audio_width: int, llm_width: int
+    section: Mapping[str, Any],
+    trained: Mapping[str, Tensor],
+    speech_width: int,
+    audio_width: int,
+    llm_width: int,
 ) -> ConnectorConfig:
     """Sizes that the config does not name are read from the trained tensors; else they are bert-base's."""
     shapes = {rename(name): tuple(tensor.shape) for name, tensor in trained.items()}
     hidden = shapes.get("connector.qformer.query_tokens", (1, 1, 768))[-1]
-    indices = [int(match[1]) for name in shapes if (match := re.match(r"connector\.qformer\.layers\.(\d+)\.", name))]
+    indices = [
+        int(match[1]) for name in shapes if (match := re.match(r"connector\.qformer\.layers\.(\d+)\.", name))
+    ]
     whole = not section.get("window_level_Qformer", True)
     return ConnectorConfig(
         speech_width=speech_width,
@@ -235,7 +249,10 @@ def _prompts(section: Mapping[str, Any], root: Path, path: Path) -> Prompts:
             # Upstream drops training prompts that have no place for the audio.
             kept = tuple(prompt for prompt in many if "<SpeechHere>" in prompt)
             if len(kept) < len(many):
-                warnings.warn(f"{task}: {len(many) - len(kept)} training prompts without <SpeechHere> are not used")
+                warnings.warn(
+                    f"{task}: {len(many) - len(kept)} training prompts without <SpeechHere> are not used",
+                    stacklevel=2,
+                )
             train[task] = kept
     test = _read_json(root / section["test_prompt_path"]) if section.get("test_prompt_path") else {}
     try:
@@ -245,7 +262,11 @@ def _prompts(section: Mapping[str, Any], root: Path, path: Path) -> Prompts:
 
 
 def _decode(config: Mapping[str, Any], section: Mapping[str, Any], path: Path) -> DecodeSettings:
-    known = {key: value for key, value in (config.get("generate") or {}).items() if key in DecodeSettings.model_fields}
+    known = {
+        key: value
+        for key, value in (config.get("generate") or {}).items()
+        if key in DecodeSettings.model_fields
+    }
     try:
         return DecodeSettings.model_validate({"end_sym": section.get("end_sym", "</s>")} | known)
     except ValueError as error:
@@ -265,7 +286,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _section(config: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
     section = config.get(name)
     if not isinstance(section, dict):
-        raise BaselineError(f"baseline config {path}: section {name!r} is missing; found {', '.join(map(str, config))}")
+        raise BaselineError(
+            f"baseline config {path}: section {name!r} is missing; found {', '.join(map(str, config))}"
+        )
     return section
 
 
@@ -289,4 +312,6 @@ def _existing(section: Mapping[str, Any], key: str, root: Path, path: Path) -> s
         return str(local)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", value):
         return str(value)
-    raise BaselineError(f"{path}: model.{key}: {local} does not exist, and {value!r} is no hub id (owner/name)")
+    raise BaselineError(
+        f"{path}: model.{key}: {local} does not exist, and {value!r} is no hub id (owner/name)"
+    )

@@ -21,6 +21,8 @@ def context(clips: list[torch.Tensor]) -> Context:
     for index in range(8):
         clip = clips[index % 2]
         noise = 0.02 * torch.randn(len(clip), generator=generator)
-        task, text = ("asr", "the quick brown fox") if index % 2 else ("audiocaption", "a dog barks in the rain")
+        task, text = (
+            ("asr", "the quick brown fox") if index % 2 else ("audiocaption", "a dog barks in the rain")
+        )
         examples.append(Example(str(index), clip + noise, task, text, (text,)))
     return Context(examples, torch.Generator().manual_seed(7), _no_reference)  # type: ignore[arg-type]

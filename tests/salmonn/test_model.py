@@ -17,15 +17,20 @@ Loader = Callable[..., Salmonn]
 
 
 def equally_long(clips: list[torch.Tensor]) -> list[torch.Tensor]:
-    """BEATs' states under the padding of a shorter clip are read too, upstream as here, so that the length of
-    its neighbours changes what is heard after its end."""
+    """Cut clips to one length.
+
+    neighbours changes what is heard after its end.
+    neighbours changes what is heard after its end.
+    """
     return [clip[: min(map(len, clips))] for clip in clips]
 
 
 def test_sharing_between_windows_is_exact() -> None:
-    """Evaluation computes the queries' self-attention once for all windows; training, with dropout off, does not."""
+    """Evaluation computes the queries' self-attention once; training, here without dropout, does not."""
     torch.manual_seed(0)
-    config = ConnectorConfig(12, 8, 10, hidden=16, heads=2, layers=2, intermediate=24, queries=2, window=5, stride=3, dropout=0.0)
+    config = ConnectorConfig(
+        12, 8, 10, hidden=16, heads=2, layers=2, intermediate=24, queries=2, window=5, stride=3, dropout=0.0
+    )
     connector = Connector(config)
     speech, audio = torch.randn(2, 40, 12), torch.randn(2, 33, 8)
     torch.testing.assert_close(connector.eval()(speech, audio), connector.train()(speech, audio))
@@ -33,14 +38,18 @@ def test_sharing_between_windows_is_exact() -> None:
 
 
 @pytest.mark.parametrize("variant", ["gemma", "llama"])
-def test_batches_answer_like_single_clips(small_model: Loader, clips: list[torch.Tensor], variant: str) -> None:
+def test_batches_answer_like_single_clips(
+    small_model: Loader, clips: list[torch.Tensor], variant: str
+) -> None:
     model = small_model(variant)
     clips = equally_long(clips)
     alone = [model.generate([clip], num_beams=1)[0] for clip in clips]
     assert model.generate(clips, num_beams=1) == alone
 
 
-def test_prompts_of_different_length_do_not_disturb_each_other(small_model: Loader, clips: list[torch.Tensor]) -> None:
+def test_prompts_of_different_length_do_not_disturb_each_other(
+    small_model: Loader, clips: list[torch.Tensor]
+) -> None:
     model = small_model()
     clips = equally_long(clips)
     examples = [Example("0", clips[0], "audiocaption", "a"), Example("1", clips[1], "asr", "b")]
@@ -98,7 +107,9 @@ def test_short_clips_are_padded(small_model: Loader, clips: list[torch.Tensor]) 
     model = small_model()
     short = clips[0][:4000]
     padded = torch.cat((short, torch.zeros(12000)))
-    torch.testing.assert_close(model.encode_audio([short]).embeddings, model.encode_audio([padded]).embeddings)
+    torch.testing.assert_close(
+        model.encode_audio([short]).embeddings, model.encode_audio([padded]).embeddings
+    )
 
 
 def test_unknown_decode_setting(small_model: Loader, clips: list[torch.Tensor]) -> None:

@@ -40,7 +40,9 @@ def test_round_trip_is_exact(
 
 def test_tied_weights_are_stored_once_and_stay_tied(small_model: Loader, tmp_path: Path) -> None:
     folder = store.save(small_model("gemma"), tmp_path / "model")
-    names = [name for name in load_file(folder / store.WEIGHTS) if "embed_tokens" in name or "lm_head" in name]
+    names = [
+        name for name in load_file(folder / store.WEIGHTS) if "embed_tokens" in name or "lm_head" in name
+    ]
     assert len(names) == 1
     llm = load_model(folder).causal_lm
     assert llm.get_input_embeddings().weight is llm.get_output_embeddings().weight
@@ -55,7 +57,9 @@ def test_storage_dtype_does_not_change_the_loaded_one(small_model: Loader, tmp_p
     torch.testing.assert_close(loaded, model.speech_encoder.conv1.weight, atol=1e-3, rtol=1e-3)
 
 
-def test_an_error_leaves_nothing(small_model: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_leaves_nothing(
+    small_model: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = small_model()
     folder = store.save(model, tmp_path / "model")
     kept = (folder / store.WEIGHTS).read_bytes()
@@ -115,4 +119,6 @@ def test_a_folder_works_elsewhere_without_its_origin(
     model = small_model("gemma")
     folder = store.save(model, tmp_path / "here")
     elsewhere = Path(shutil.move(folder, tmp_path / "there"))
-    assert load_model(elsewhere).generate(clips, task="audiocaption") == model.generate(clips, task="audiocaption")
+    assert load_model(elsewhere).generate(clips, task="audiocaption") == model.generate(
+        clips, task="audiocaption"
+    )

@@ -86,7 +86,8 @@ def test_pickled_code_is_refused_and_not_run(folder: Path, tmp_path: Path, file:
 
 
 @pytest.mark.parametrize(
-    ("key", "named"), [("whisper_path", "whisper"), ("llama_path", "llm"), ("ckpt", "salmonn"), ("beats_path", "beats")]
+    ("key", "named"),
+    [("whisper_path", "whisper"), ("llama_path", "llm"), ("ckpt", "salmonn"), ("beats_path", "beats")],
 )
 def test_missing_file_is_named(folder: Path, key: str, named: str) -> None:
     edit_config(folder, **{key: f"no/such/{named}"})

@@ -1,0 +1,95 @@
+"""The README tells the truth: its figures come from files, its links lead somewhere, its code runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from audiolm_compress.cli import main
+from audiolm_compress.data.audio import load_audio
+from audiolm_compress.salmonn.load import TINY
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Arguments of every `audiolm-compress` command, one list a command."""
+    lines = [part for block in blocks("sh") for line in block.splitlines() for part in line.split("&&")]
+    return [shlex.split(line)[1:] for line in map(str.strip, lines) if line.startswith("audiolm-compress")]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that the README's commands name."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    shutil.copytree(TINY, tmp_path / "out" / "mine", ignore=shutil.ignore_patterns("data"))
+    clip = next((TINY / "data").rglob("*.flac"), None) or next((TINY / "data").rglob("*.ogg"))
+    samples = load_audio(clip).waveform.numpy()
+    for name in ("speech.wav", "street.flac", "meeting.ogg"):
+        soundfile.write(tmp_path / name, samples, 16000)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load_script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_figures_come_from_result_files() -> None:
+    assert load_script("readme").filled(README) == README, "run python benchmarks/readme.py"
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_every_pass_is_listed() -> None:
+    from audiolm_compress.passes import PASSES
+
+    listed = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert listed == [pass_class.model_fields["kind"].default for pass_class in PASSES]
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: " ".join(arguments)[:40])
+def test_commands_are_understood(arguments: list[str]) -> None:
+    """With --help in the place of the work: unknown commands and options fail."""
+    known = CliRunner().invoke(main, [arguments[0], "--help"])
+    assert known.exit_code == 0
+    for option in (argument for argument in arguments if argument.startswith("--")):
+        assert option in known.output
+
+
+@pytest.mark.parametrize("name", ["transcribe", "caption", "ask"])
+def test_questions_are_answered(workplace: Path, name: str) -> None:
+    (arguments,) = [arguments for arguments in commands() if arguments[0] == name]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert done.output.strip()
+
+
+@pytest.mark.slow
+def test_python_block_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The main job as a user's script would do it, with the recipe as it is."""
+    waveform = load_audio(workplace / "speech.wav").waveform
+    exec(compile(blocks("python")[0], "README.md", "exec"), {"waveform": waveform})
+    assert "candidate" in capsys.readouterr().out
+    assert (workplace / "out" / "gemma2_4bit" / "report.json").is_file()
