@@ -19,8 +19,8 @@ Loader = Callable[..., Salmonn]
 def equally_long(clips: list[torch.Tensor]) -> list[torch.Tensor]:
     """Cut clips to one length.
 
-    neighbours changes what is heard after its end.
-    neighbours changes what is heard after its end.
+    BEATs' states under the padding of a shorter clip are read too, upstream as here, so that the length of
+    its neighbours changes what is heard after its end.
     """
     return [clip[: min(map(len, clips))] for clip in clips]
 
