@@ -268,6 +268,11 @@ def _report(
     notes += [
         f"{layer.name}: never called in calibration, so plainly rounded" for layer in layers if not layer.rows
     ]
+    notes += [
+        f"{layer.name}: only {layer.rows} calibration positions for {layer.inputs} inputs"
+        for layer in layers
+        if 0 < layer.rows < layer.inputs
+    ]
     raised = sorted({layer.damping for layer in layers if layer.rows})[1:]
     if raised:
         names = [layer.name for layer in layers if layer.damping in raised]

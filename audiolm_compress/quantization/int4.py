@@ -14,6 +14,9 @@ from audiolm_compress.quantization.kernels import Buffers, Shape, stored_parts
 from audiolm_compress.quantization.packing import pack
 
 
+_int4_product = torch.ops.aten._weight_int4pack_mm_for_cpu.default
+
+
 class Int4Cpu:
     """PyTorch's int4 matmul for few rows, tile by tile dequantised for many; bfloat16 only.
 
@@ -25,6 +28,16 @@ class Int4Cpu:
     name = "int4 matmul (CPU)"
     few_rows = 24  # above, dequantising pays (benchmarks/kernels.py)
 
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        width, filled = shape.scheme.width(shape.in_features), -(-shape.in_features // 32) * 32
+        sizes = (width, 256, 128, 64, 32) if width in (32, 64, 128, 256) else (256, 128, 64, 32)
+        # The product's own group size: the scheme's, or for whole rows the largest that divides them.
+        self.group = next(size for size in sizes if size == width or filled % size == 0)
+        self.tile = int4_tile()
+        self.columns = -(-shape.in_features // self.group) * self.group
+        self.outputs = -(-shape.out_features // self.tile) * self.tile
+
     @staticmethod
     def fits(scheme: Scheme, in_features: int) -> bool:
         """Whether the kernel's group sizes can express the scheme."""
@@ -32,56 +45,52 @@ class Int4Cpu:
             scheme.width(in_features) == in_features or scheme.group_size in (32, 64, 128)
         )
 
-    def arrange(self, shape: Shape, stored: Buffers) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """Tiles, and per group and output a scale and the weight of code 8."""
-        codes, scales, zeros = stored_parts(shape, stored)
-        width, inner = shape.scheme.width(shape.in_features), self._group(shape)
-        columns, outputs = self._padded(shape)
-        codes = F.pad(codes, (0, outputs - shape.out_features, 0, columns - shape.in_features), value=8)
+        codes, scales, zeros = stored_parts(self.shape, stored)
+        more_columns, more_outputs = self._missing()
+        codes = F.pad(codes, (0, more_outputs, 0, more_columns), value=8)
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.T.contiguous().to(torch.int32), 1)
         both = torch.stack([scales, (8 - zeros.to(scales.dtype)) * scales], dim=-1)
-        both = F.pad(both, (0, 0, 0, outputs - shape.out_features))
-        # A wider group is several of the kernel's.
-        both = both.repeat_interleave(-(-width // inner), 0)[: columns // inner] if inner != width else both
+        both = F.pad(both, (0, 0, 0, more_outputs))
+        if len(both) == 1:  # whole rows are several of the product's groups
+            both = both.repeat_interleave(self.columns // self.group, 0)
         return {"packed": packed, "scales": both.contiguous()}
 
-    def restore(self, shape: Shape, buffers: Buffers) -> dict[str, Tensor]:
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
         """Undo the tiling."""
-        tiles = self._tiles(shape, buffers)
+        tiles = self._tiles(buffers)
         codes = torch.cat([tiles & 15, tiles >> 4], dim=-1).transpose(0, 1).flatten(1)
-        codes = codes[: shape.in_features, : shape.out_features]
-        width, inner = shape.scheme.width(shape.in_features), self._group(shape)
-        both = buffers["scales"][:: max(1, width // inner) if shape.scheme.group_size != -1 else None]
-        both = both[: shape.scheme.groups(shape.in_features), : shape.out_features]
+        inputs, outputs, scheme = self.shape
+        codes = codes[:inputs, :outputs]
+        both = buffers["scales"][: scheme.groups(inputs), :outputs]
         scales = both[..., 0].contiguous()
         stored = {"qweight": pack(codes, 4), "scales": scales}
-        if not shape.scheme.symmetric:
+        if not scheme.symmetric:
             zeros = (8 - both[..., 1].float() / scales.float()).round().to(torch.uint8)
             stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
         return stored
 
-    def linear(self, shape: Shape, buffers: Buffers, x: Tensor) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
         """Few rows by the int4 product; many tile by tile, so that a dequantised tile stays in the cache."""
-        columns, outputs = self._padded(shape)
-        x = F.pad(x, (0, columns - shape.in_features)) if columns != shape.in_features else x.contiguous()
-        if len(x) <= self.few_rows:
-            y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-                x, buffers["packed"], self._group(shape), buffers["scales"]
-            )
+        rows, inputs = x.shape
+        x = x.contiguous() if inputs == self.columns else F.pad(x, (0, self.columns - inputs))
+        if rows <= self.few_rows:
+            y = _int4_product(x, buffers["packed"], self.group, buffers["scales"])
         else:
-            y = x.new_empty(len(x), outputs)
-            for start, tile in self._dense_tiles(shape, buffers):
+            y = x.new_empty(rows, self.outputs)
+            for start, tile in self._dense_tiles(buffers):
                 y[:, start : start + tile.shape[1]] = x @ tile
-        return y[:, : shape.out_features]
+        return y if self.outputs == self.shape.out_features else y[:, : self.shape.out_features]
 
-    def dense(self, shape: Shape, buffers: Buffers) -> Tensor:
+    def dense(self, buffers: Buffers) -> Tensor:
         """All tiles side by side."""
-        tiles = [tile.T.clone() for _, tile in self._dense_tiles(shape, buffers)]
-        return torch.cat(tiles)[: shape.out_features, : shape.in_features]
+        tiles = [tile.T.clone() for _, tile in self._dense_tiles(buffers)]
+        return torch.cat(tiles)[: self.shape.out_features, : self.shape.in_features]
 
-    def _dense_tiles(self, shape: Shape, buffers: Buffers) -> Iterator[tuple[int, Tensor]]:
+    def _dense_tiles(self, buffers: Buffers) -> Iterator[tuple[int, Tensor]]:
         """Yield (first output, weights [in, tile]); the memory of a tile is used again for the next one."""
-        tiles, inner = self._tiles(shape, buffers), self._group(shape)
+        tiles = self._tiles(buffers)
         half = tiles.shape[2]
         signed = torch.empty(tiles.shape[1], half, dtype=torch.int8)
         tile = torch.empty(tiles.shape[1], 2 * half, dtype=buffers["scales"].dtype)
@@ -92,29 +101,18 @@ class Int4Cpu:
             tile[:, half:] = torch.bitwise_right_shift(centred, 4, out=signed)
             start = index * 2 * half
             both = buffers["scales"][:, None, start : start + 2 * half]
-            grouped = tile.unflatten(0, (-1, inner)).mul_(both[..., 0])
-            if not shape.scheme.symmetric:
+            grouped = tile.unflatten(0, (-1, self.group)).mul_(both[..., 0])
+            if not self.shape.scheme.symmetric:
                 grouped.add_(both[..., 1])
             yield start, tile
 
-    def _tiles(self, shape: Shape, buffers: Buffers) -> Tensor:
+    def _tiles(self, buffers: Buffers) -> Tensor:
         """The packed bytes as [tiles, in, tile / 2]."""
-        columns, outputs = self._padded(shape)
-        tile = int4_tile()
-        return buffers["packed"].view(outputs // tile, columns, tile // 2)
+        return buffers["packed"].view(self.outputs // self.tile, self.columns, self.tile // 2)
 
-    def _group(self, shape: Shape) -> int:
-        """The kernel's group size: the scheme's, or for whole rows the largest that divides them."""
-        width = shape.scheme.width(shape.in_features)
-        if width in (32, 64, 128, 256):
-            return width
-        padded = -(-shape.in_features // 32) * 32
-        return next(size for size in (256, 128, 64, 32) if padded % size == 0)
-
-    def _padded(self, shape: Shape) -> tuple[int, int]:
-        """Inputs and outputs filled up to whole groups and whole tiles."""
-        group, tile = self._group(shape), int4_tile()
-        return -(-shape.in_features // group) * group, -(-shape.out_features // tile) * tile
+    def _missing(self) -> tuple[int, int]:
+        """Inputs and outputs that fill up the last group and the last tile."""
+        return self.columns - self.shape.in_features, self.outputs - self.shape.out_features
 
 
 class Int4Cuda:
@@ -122,6 +120,10 @@ class Int4Cuda:
 
     name = "int4 matmul (CUDA)"
     inner = 8  # inner k tiles of the arrangement
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.group = shape.scheme.width(shape.in_features)
 
     @staticmethod
     def fits(shape: Shape, device: torch.device) -> bool:
@@ -135,9 +137,9 @@ class Int4Cuda:
             and shape.out_features % 8 == 0
         )
 
-    def arrange(self, shape: Shape, stored: Buffers) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """The tensor-core arrangement, two codes a byte before it is made."""
-        codes, scales, zeros = stored_parts(shape, stored)
+        codes, scales, zeros = stored_parts(self.shape, stored)
         codes = codes.T.contiguous()
         pairs = codes[:, ::2] << 4 | codes[:, 1::2]
         both = torch.stack([scales, (8 - zeros.to(scales.dtype)) * scales], dim=-1)
@@ -146,30 +148,30 @@ class Int4Cuda:
             "scales": both.contiguous(),
         }
 
-    def restore(self, shape: Shape, buffers: Buffers) -> dict[str, Tensor]:
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
         """Codes by multiplying unit vectors with scale 1: exact in bfloat16."""
-        width = shape.scheme.width(shape.in_features)
         ones = torch.zeros_like(buffers["scales"])
         ones[..., 0] = 1
-        eye = torch.eye(shape.in_features, dtype=torch.bfloat16, device=ones.device)
-        rows = [torch._weight_int4pack_mm(part, buffers["packed"], width, ones) for part in eye.split(1024)]
+        eye = torch.eye(self.shape.in_features, dtype=torch.bfloat16, device=ones.device)
+        rows = [
+            torch._weight_int4pack_mm(part, buffers["packed"], self.group, ones) for part in eye.split(1024)
+        ]
         codes = torch.cat(rows).round().add_(8).to(torch.uint8)
         both = buffers["scales"]
         stored = {"qweight": pack(codes, 4), "scales": both[..., 0].contiguous()}
-        if not shape.scheme.symmetric:
+        if not self.shape.scheme.symmetric:
             zeros = (8 - both[..., 1].float() / both[..., 0].float()).round().to(torch.uint8)
             stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
         return stored
 
-    def linear(self, shape: Shape, buffers: Buffers, x: Tensor) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
         """The int4 product for any number of rows."""
-        width = shape.scheme.width(shape.in_features)
-        return torch._weight_int4pack_mm(x.contiguous(), buffers["packed"], width, buffers["scales"])
+        return torch._weight_int4pack_mm(x.contiguous(), buffers["packed"], self.group, buffers["scales"])
 
-    def dense(self, shape: Shape, buffers: Buffers) -> Tensor:
+    def dense(self, buffers: Buffers) -> Tensor:
         """Unit vectors through the product."""
-        eye = torch.eye(shape.in_features, dtype=torch.bfloat16, device=buffers["packed"].device)
-        return self.linear(shape, buffers, eye).T
+        eye = torch.eye(self.shape.in_features, dtype=torch.bfloat16, device=buffers["packed"].device)
+        return self.linear(buffers, eye).T
 
 
 @lru_cache(maxsize=1)

@@ -13,18 +13,18 @@ def choose_kernel(shape: Shape, device: torch.device, dtype: torch.dtype) -> tup
     scheme = shape.scheme
     name = f"{scheme.bits} bit, group size {scheme.group_size}"
     if dtype != torch.bfloat16:
-        return Dequantize(), (
+        return Dequantize(shape), (
             f"{name}: no fast kernel takes {str(dtype).removeprefix('torch.')} activations; weights "
             "are dequantised at every use, which may be slower than 16 bit (cast to bfloat16)"
         )
     if device.type == "cpu":
         if Int8Cpu.fits(scheme, shape.in_features):
-            return Int8Cpu(), ""
+            return Int8Cpu(shape), ""
         if Int4Cpu.fits(scheme, shape.in_features) and int4_tile():
-            return Int4Cpu(), ""
+            return Int4Cpu(shape), ""
     elif device.type == "cuda" and Int4Cuda.fits(shape, device):
-        return Int4Cuda(), ""
-    return Dequantize(), (
+        return Int4Cuda(shape), ""
+    return Dequantize(shape), (
         f"{name}: no fast kernel on {device.type} for this format; weights are dequantised at every "
         "use, which may be slower than 16 bit"
     )

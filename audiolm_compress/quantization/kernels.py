@@ -28,24 +28,27 @@ class Shape(NamedTuple):
 
 
 class Kernel(Protocol):
-    """A way to hold and multiply quantised weights."""
+    """A way to hold and multiply the quantised weights of a layer of one shape.
+
+    ``buffers`` may hold more than the kernel's own tensors, such as a bias.
+    """
 
     name: str
 
-    def arrange(self, shape: Shape, stored: Buffers) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """The buffers that the kernel works on, from the stored form."""
 
-    def restore(self, shape: Shape, buffers: Buffers) -> dict[str, Tensor]:
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
         """The stored form.
 
         That is ``qweight`` int32 [words, out], ``scales`` [groups, out], and ``qzeros`` int32 [groups, words]
         unless the scheme is symmetric.
         """
 
-    def linear(self, shape: Shape, buffers: Buffers, x: Tensor) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
         """``x`` [rows, in] times the weights: [rows, out]; without gradient."""
 
-    def dense(self, shape: Shape, buffers: Buffers) -> Tensor:
+    def dense(self, buffers: Buffers) -> Tensor:
         """The weights, [out, in], in the dtype of the scales."""
 
 
@@ -64,24 +67,28 @@ class Dequantize:
 
     name = "dequantize"
 
-    def arrange(self, shape: Shape, stored: Buffers) -> dict[str, Tensor]:
-        """The stored form itself."""
-        return dict(stored)
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
 
-    def restore(self, shape: Shape, buffers: Buffers) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """The stored form itself."""
-        return dict(buffers)
+        return _only_stored(stored)
 
-    def linear(self, shape: Shape, buffers: Buffers, x: Tensor) -> Tensor:
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
+        """The stored form itself."""
+        return _only_stored(buffers)
+
+    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
         """Multiply with the dequantised matrix."""
-        return F.linear(x, self.dense(shape, buffers))
+        return F.linear(x, self.dense(buffers))
 
-    def dense(self, shape: Shape, buffers: Buffers) -> Tensor:
+    def dense(self, buffers: Buffers) -> Tensor:
         """Scale the codes; one rounding to the dtype of the scales."""
-        codes, scales, zeros = stored_parts(shape, buffers)
-        width = shape.scheme.width(shape.in_features)
-        centred = codes.to(torch.int16).sub_(_spread(zeros, width, shape.in_features))
-        weight = centred.to(scales.dtype).mul_(_spread(scales, width, shape.in_features))
+        codes, scales, zeros = stored_parts(self.shape, buffers)
+        inputs = self.shape.in_features
+        width = self.shape.scheme.width(inputs)
+        centred = codes.to(torch.int16).sub_(_spread(zeros, width, inputs))
+        weight = centred.to(scales.dtype).mul_(_spread(scales, width, inputs))
         return weight.T
 
 
@@ -90,6 +97,9 @@ class Int8Cpu:
 
     name = "int8 matmul (CPU)"
     few_rows = 8  # above, converting to 16 bit for a dense product is faster (benchmarks/kernels.py)
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
 
     @staticmethod
     def fits(scheme: Scheme, in_features: int) -> bool:
@@ -101,25 +111,29 @@ class Int8Cpu:
             and in_features % 32 == 0
         )
 
-    def arrange(self, shape: Shape, stored: Buffers) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """Signed bytes [out, in] and one scale an output."""
-        codes, scales, _ = stored_parts(shape, stored)
+        codes, scales, _ = stored_parts(self.shape, stored)
         return {"packed": (codes.T.contiguous() ^ 128).view(torch.int8), "scales": scales[0].contiguous()}
 
-    def restore(self, shape: Shape, buffers: Buffers) -> dict[str, Tensor]:
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
         """Back to unsigned words."""
         codes = buffers["packed"].view(torch.uint8) ^ 128
         return {"qweight": pack(codes.T, 8), "scales": buffers["scales"][None].clone()}
 
-    def linear(self, shape: Shape, buffers: Buffers, x: Tensor) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
         """Few rows by the int8 product; many by a dense one, whose outputs are scaled."""
-        if len(x) <= self.few_rows and x.dtype == torch.bfloat16:
+        if len(x) <= self.few_rows:
             return torch._weight_int8pack_mm(x.contiguous(), buffers["packed"], buffers["scales"])
         return F.linear(x, buffers["packed"].to(x.dtype)).mul_(buffers["scales"])
 
-    def dense(self, shape: Shape, buffers: Buffers) -> Tensor:
+    def dense(self, buffers: Buffers) -> Tensor:
         """Bytes times scales."""
         return buffers["packed"].to(buffers["scales"].dtype) * buffers["scales"][:, None]
+
+
+def _only_stored(buffers: Buffers) -> dict[str, Tensor]:
+    return {name: buffers[name] for name in ("qweight", "scales", "qzeros") if name in buffers}
 
 
 def _spread(per_group: Tensor, width: int, in_features: int) -> Tensor:

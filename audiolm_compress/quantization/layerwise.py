@@ -57,6 +57,7 @@ class Layer:
     name: str
     bits: int
     group_size: int
+    inputs: int
     rows: int
     error: float
     rounding_error: float
@@ -253,7 +254,14 @@ def _finish(
     """Overwrite the dense weight, which calibration still runs on, and build what will replace it."""
     linear.weight.copy_(dequantize(result.codes, result.grid, scheme))
     layer = Layer(
-        name, scheme.bits, scheme.group_size, rows, result.error, result.rounding_error, result.damping
+        name=name,
+        bits=scheme.bits,
+        group_size=scheme.group_size,
+        inputs=linear.in_features,
+        rows=rows,
+        error=result.error,
+        rounding_error=result.rounding_error,
+        damping=result.damping,
     )
     return layer, QuantizedLinear.from_codes(
         result.codes, result.grid, scheme, linear.bias, linear.weight.dtype

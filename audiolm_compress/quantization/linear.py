@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class QuantizedLinear(nn.Module):
         """Make a layer with empty weights, ready for ``load_state_dict``."""
         super().__init__()
         self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
-        self.kernel: Kernel = Dequantize()
+        self.kernel: Kernel = Dequantize(self.shape)
+        self._prepared = False
         self.bias: Tensor | None
         self.register_buffer("bias", torch.zeros(out_features, dtype=dtype) if bias else None)
         self._hold(self._empty(dtype, torch.device("cpu")))
@@ -80,21 +82,22 @@ class QuantizedLinear(nn.Module):
         """Rearrange the weights for their device's best kernel; return its warning, "" if there is none."""
         stored = self._stored()
         kernel, warning = choose_kernel(self.shape, stored["scales"].device, stored["scales"].dtype)
-        self._hold(kernel.arrange(self.shape, stored))
-        self.kernel = kernel
+        self._hold(kernel.arrange(stored))
+        self.kernel, self._prepared = kernel, True
         return warning
 
     def dense(self) -> Tensor:
         """The weights as a matrix [out, in]."""
-        return self.kernel.dense(self.shape, self._held())
+        return self.kernel.dense(self._weights())
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [..., in] -> [..., out]."""
-        rows = x.to(self.dtype).reshape(-1, self.in_features)
-        if torch.is_grad_enabled() and x.requires_grad:  # the packed products have no backward
+        buffers = self._weights()
+        rows = x.to(buffers["scales"].dtype).reshape(-1, self.in_features)
+        if x.requires_grad and torch.is_grad_enabled():  # the packed products have no backward
             y = nn.functional.linear(rows, self.dense())
         else:
-            y = self.kernel.linear(self.shape, self._held(), rows)
+            y = self.kernel.linear(buffers, rows)
         if self.bias is not None:
             y = y + self.bias
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)
@@ -119,34 +122,32 @@ class QuantizedLinear(nn.Module):
             stored["qzeros"] = torch.zeros(groups, words, dtype=torch.int32, device=device)
         return stored
 
-    def _held(self) -> dict[str, Tensor]:
-        """The kernel's buffers."""
-        return {
-            name: tensor for name, tensor in self._buffers.items() if name != "bias" and tensor is not None
-        }
+    def _weights(self) -> dict[str, Tensor]:
+        """The module's own dictionary of buffers: looking up attributes costs as much as a small product."""
+        return self._buffers  # type: ignore[return-value]  # the bias, which may be None, is no kernel's business
 
     def _hold(self, buffers: dict[str, Tensor]) -> None:
         """Make ``buffers`` the weights, and nothing else."""
-        for name in list(self._held()):
+        for name in [name for name in self._buffers if name != "bias"]:
             delattr(self, name)
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor)
 
     def _stored(self) -> dict[str, Tensor]:
-        return self.kernel.restore(self.shape, self._held())
+        return self.kernel.restore(self._weights())
 
-    def _unprepare(self) -> bool:
-        """Go back to the stored form; tell whether the layer was prepared."""
-        prepared = not isinstance(self.kernel, Dequantize)
+    @contextmanager
+    def _in_stored_form(self) -> Iterator[None]:
+        """Inside, the buffers are the stored form; a prepared layer is prepared again afterwards."""
         self._hold(self._stored())
-        self.kernel = Dequantize()
-        return prepared
+        self.kernel = Dequantize(self.shape)
+        yield
+        if self._prepared:
+            self.prepare()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        prepared = self._unprepare()
-        super()._apply(fn, recurse)
-        if prepared:
-            self.prepare()
+        with self._in_stored_form():
+            super()._apply(fn, recurse)
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -156,7 +157,5 @@ class QuantizedLinear(nn.Module):
             destination[prefix + "bias"] = self.bias
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        prepared = self._unprepare()
-        super()._load_from_state_dict(*args, **kwargs)
-        if prepared:
-            self.prepare()
+        with self._in_stored_form():
+            super()._load_from_state_dict(*args, **kwargs)
