@@ -1,9 +1,9 @@
 """One training loop for everything that is trained: a model, a plan of batches and a loss function.
 
-AdamW with linear warm-up and cosine decay, gradient accumulation and clipping, on Accelerate, so that a script which
-calls `train` runs under ``accelerate launch`` on several devices unchanged. What is learned (parameters that require
-gradients), the optimizer and the place in the data are saved together; a run that was cut off continues and ends
-with the weights of one that was not.
+AdamW with linear warm-up and cosine decay, gradient accumulation and clipping, on Accelerate, so that a
+script which calls `train` runs under ``accelerate launch`` on several devices unchanged. What is learned
+(parameters that require gradients), the optimizer and the place in the data are saved together; a run that
+was cut off continues and ends with the weights of one that was not.
 
 Example:
     >>> import torch
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,14 +45,22 @@ class TrainSettings(Settings):
     steps: int = Field(ge=1, description="Changes of the weights, in all.")
     learning_rate: float = Field(gt=0, description="Highest learning rate, reached after the warm-up.")
     warmup: int = Field(0, ge=0, description="Steps of linear warm-up.")
-    final_rate: float = Field(0.0, ge=0, le=1, description="Learning rate at the end, as a share of the highest.")
+    final_rate: float = Field(
+        0.0, ge=0, le=1, description="Learning rate at the end, as a share of the highest."
+    )
     betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's decay rates.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's weight decay of matrices; vectors have none.")
+    weight_decay: float = Field(
+        0.01, ge=0, description="AdamW's weight decay of matrices; vectors have none."
+    )
     clip_norm: float = Field(1.0, gt=0, description="Longest gradient.")
     accumulation: int = Field(1, ge=1, description="Batches whose gradients make one step.")
-    mixed_precision: Literal["no", "bf16", "fp16"] = Field("no", description="Autocast of the matrix products.")
+    mixed_precision: Literal["no", "bf16", "fp16"] = Field(
+        "no", description="Autocast of the matrix products."
+    )
     log_every: int = Field(10, ge=1, description="Steps between two points of the loss curve.")
-    validate_every: int = Field(0, ge=0, description="Steps between validations; 0 validates at the end only.")
+    validate_every: int = Field(
+        0, ge=0, description="Steps between validations; 0 validates at the end only."
+    )
     save_every: int = Field(0, ge=0, description="Steps between checkpoints; 0 saves at the end only.")
     seed: int = Field(0, description="Of dropout and whatever else the loss draws.")
 
@@ -64,8 +71,8 @@ class TrainResult:
 
     Attributes:
         steps: steps taken, those before a resumption included.
-        curve: points with ``step``, ``loss`` (mean since the last point), ``rate`` and ``seconds``, or with ``step``
-            and ``validation``.
+        curve: points with ``step``, ``loss`` (mean since the last point), ``rate`` and ``seconds``, or with
+            ``step`` and ``validation``.
         best: lowest validation score; infinite without validation.
         best_step: where it was reached.
     """
@@ -91,14 +98,15 @@ def train(
 
     Args:
         model: moved to the accelerator's device; left in evaluation mode.
-        plan: the batches of an epoch, in order, always the same for the same epoch. An entry is whatever ``loss``
-            makes a batch of: indices are enough. Several processes share an epoch's entries.
-        loss: mean loss of one batch, a scalar. Random numbers from torch's global generator repeat: it is seeded
-            before every batch from the seed and the step.
+        plan: the batches of an epoch, in order, always the same for the same epoch. An entry is whatever
+            ``loss`` makes a batch of: indices are enough. Several processes share an epoch's entries.
+        loss: mean loss of one batch, a scalar. Random numbers from torch's global generator repeat: it is
+            seeded before every batch from the seed and the step.
         settings: how long and how fast.
-        folder: where checkpoint, best weights and curve go. If it holds a checkpoint, training continues there.
-        validate: called on the model in evaluation mode; lower is better. The weights of the lowest score are the
-            ones that are left in ``model`` at the end (in ``folder``/best.safetensors in between).
+        folder: where checkpoint, best weights and curve go. If it holds a checkpoint, training
+            continues there.
+        validate: called on the model in evaluation mode; lower is better. The weights of the lowest score
+            are the ones that are left in ``model`` at the end (in ``folder``/best.safetensors in between).
         progress: shows a bar.
         accelerator: to share one with the caller; by default a new one.
 
@@ -149,7 +157,11 @@ def train(
             if score < result.best:
                 result.best, result.best_step = score, result.steps
                 best.take(folder if accelerator.is_main_process else None)
-        if folder is not None and accelerator.is_main_process and (done or _due(result.steps, settings.save_every)):
+        if (
+            folder is not None
+            and accelerator.is_main_process
+            and (done or _due(result.steps, settings.save_every))
+        ):
             _save(folder, model, optimizer, result)
         if progress and bar is not None:
             progress.update(bar, completed=result.steps)
@@ -174,12 +186,12 @@ def _optimizer(learned: list[nn.Parameter], settings: TrainSettings) -> torch.op
         {"params": [p for p in learned if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, betas=settings.betas, fused=True)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=settings.learning_rate, betas=settings.betas, fused=True
+    )
 
 
-def _entries(
-    plan: Callable[[int], Sequence[Entry]], skip: int, accelerator: Accelerator
-) -> Iterator[Entry]:
+def _entries(plan: Callable[[int], Sequence[Entry]], skip: int, accelerator: Accelerator) -> Iterator[Entry]:
     """Entries of all epochs for this process, without the first ``skip``."""
     epoch = 0
     while True:
@@ -215,7 +227,7 @@ class _Best:
         self._kept = {name: p.detach().clone() for name, p in self._learned.items()}
         if folder is not None:
             save_file({name: p.cpu().contiguous() for name, p in self._kept.items()}, folder / f"{BEST}.new")
-            os.replace(folder / f"{BEST}.new", folder / BEST)
+            (folder / f"{BEST}.new").replace(folder / BEST)
 
     def load(self, folder: Path) -> None:
         if (folder / BEST).exists():
@@ -231,7 +243,7 @@ def _save(folder: Path, model: nn.Module, optimizer: Any, result: TrainResult) -
     learned = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
     state = {"model": learned, "optimizer": optimizer.state_dict(), "result": vars(result)}
     torch.save(state, folder / f"{CHECKPOINT}.new")
-    os.replace(folder / f"{CHECKPOINT}.new", folder / CHECKPOINT)
+    (folder / f"{CHECKPOINT}.new").replace(folder / CHECKPOINT)
     (folder / CURVE).write_text(json.dumps(result.curve, indent=0) + "\n", encoding="utf-8")
 
 
@@ -243,7 +255,8 @@ def _resume(folder: Path, model: nn.Module, optimizer: Any, best: _Best, device:
     if learned.keys() != state["model"].keys():
         different = sorted(learned.keys() ^ state["model"].keys())
         raise DataError(
-            f"{folder} holds a checkpoint of other parameters (only in one of the two: {', '.join(different[:5])}); "
+            f"{folder} holds a checkpoint of other parameters "
+            f"(only in one of the two: {', '.join(different[:5])}); "
             f"choose another folder"
         )
     with torch.no_grad():

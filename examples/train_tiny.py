@@ -19,14 +19,20 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 sys.path.insert(0, str(Path(__file__).parent / "tiny"))
 
-from data import Item, plan_epoch, read_items
-from listening import caption_score, ctc_texts, error_rate, listen
+from assemble import assemble, score_folder
+from bundle import Source, attribution, bundle_clips
+from data import Item, Targets, plan_epoch, read_items
+from features import Beats, Whisper
+from listening import ctc_texts, listen, score
 from network import PROMPTS, Network, Wording, new_connector, new_llm
+from padding import Bank, make_bank
 from reading import read_aloud
 from shards import read_clips, shard_names
 from tokenizer import train_tokenizer, train_units
 
 from audiolm_compress.metrics.wer import wer
+from audiolm_compress.salmonn.lora import add_lora
+from audiolm_compress.salmonn.store import save
 from audiolm_compress.training import TrainSettings, train
 
 AUDIO_WIDTH = 160
@@ -34,7 +40,9 @@ AUDIO_WIDTH = 160
 
 def load_vocabularies(folder: Path) -> tuple[PreTrainedTokenizerBase, Tokenizer]:
     """Tokenizer and units that `texts` made."""
-    return AutoTokenizer.from_pretrained(folder / "tokenizer"), Tokenizer.from_file(str(folder / "units.json"))
+    return AutoTokenizer.from_pretrained(folder / "tokenizer"), Tokenizer.from_file(
+        str(folder / "units.json")
+    )
 
 
 def stage_vocabulary(args: argparse.Namespace) -> None:
@@ -69,12 +77,21 @@ def is_training(name: str) -> bool:
     return not name.endswith(("_test", "_valid", "_calib", "_heldout"))
 
 
-def reading_rows(out: Path, units: Tokenizer) -> list[tuple[str, list[int]]]:
-    """Sentences with their units, and captions without any."""
-    speech, captions = json.loads((out / "texts.json").read_text(encoding="utf-8"))
-    rows = [(text, units.encode(text).ids) for text in speech]
-    chosen = random.Random(0).sample(captions, min(len(captions), len(rows) // 6))
-    return rows + [(text, []) for text in chosen]
+def reading_rows(args: argparse.Namespace, targets: Targets) -> list[tuple[str, list[int]]]:
+    """Texts of the training clips with the units that they are to be written from."""
+    rows = {}
+    for folder in args.clips:
+        for name in filter(is_training, shard_names(folder)):
+            for clip in read_clips(folder, name):
+                if units := targets(clip):
+                    rows[clip.text] = units
+    return list(rows.items())
+
+
+def read_targets(args: argparse.Namespace, units: Tokenizer) -> Targets:
+    """Units of text and of the recordings of aac_train."""
+    recordings = [clip.source for clip in read_clips(args.clips[-1], "aac_train")]
+    return Targets(units, recordings)
 
 
 def plan_reading(rows: Sequence[tuple[str, list[int]]], epoch: int, size: int = 64) -> list[list[int]]:
@@ -93,23 +110,38 @@ def stage_reading(args: argparse.Namespace) -> None:
     """Teach a new language model to read units."""
     tokenizer, units = load_vocabularies(args.out)
     wording = Wording(tokenizer)
-    rows = reading_rows(args.out, units)
+    targets = read_targets(args, units)
+    rows = reading_rows(args, targets)
     torch.manual_seed(0)
-    network = Network(new_connector(384, AUDIO_WIDTH), new_llm(tokenizer), units.get_vocab_size())
-    for parameter in network.connector.parameters():
-        parameter.requires_grad_(False)
+    network = Network(new_connector(384, AUDIO_WIDTH), new_llm(tokenizer), read_targets(args, units).count)
+    if args.start:
+        network.load_state_dict(torch.load(args.start, weights_only=True))
+        network.units.requires_grad_(False)
+    network.connector.requires_grad_(False)
 
     def loss(model: nn.Module, batch: list[int]) -> Tensor:
         rng = random.Random(int(torch.randint(2**31, ())))
-        return read_aloud(model, wording, [rows[i] for i in batch], rng)
+        return read_aloud(model, wording, [rows[i] for i in batch], targets.first, rng)
 
     settings = TrainSettings(
-        steps=args.steps, learning_rate=2e-3, warmup=100, final_rate=0.1, mixed_precision=args.precision, save_every=50
+        steps=args.steps,
+        learning_rate=2e-3,
+        warmup=100,
+        final_rate=0.1,
+        mixed_precision=args.precision,
+        save_every=50,
     )
     with Progress() as progress:
-        result = train(network, lambda epoch: plan_reading(rows, epoch), loss, settings, folder=args.out / "reading", progress=progress)
+        result = train(
+            network,
+            lambda epoch: plan_reading(rows, epoch),
+            loss,
+            settings,
+            folder=args.out / args.name,
+            progress=progress,
+        )
     print(result.curve[-1])
-    torch.save(network.state_dict(), args.out / "reading.pt")
+    torch.save(network.state_dict(), args.out / f"{args.name}.pt")
 
 
 def stage_listening(args: argparse.Namespace) -> None:
@@ -120,17 +152,28 @@ def stage_listening(args: argparse.Namespace) -> None:
     items = cached_items(args.clips, args.cache, encoders, is_training)
     if args.asr_only:
         items = [item for item in items if item.kind == "asr"]
-    valid = {n: cached_items(args.clips, args.cache, encoders, lambda name, n=n: name == n) for n in ("asr_valid", "mix_valid")}
+    valid = {
+        n: cached_items(args.clips, args.cache, encoders, lambda name, n=n: name == n)
+        for n in ("asr_valid", "mix_valid")
+    }
     hours = sum(item.clip.samples for item in items) / 16000 / 3600
     print(f"{len(items)} clips, {hours:.1f} h, {sum(i.kind == 'asr' for i in items)} of them speech")
     torch.manual_seed(0)
-    network = Network(new_connector(384, AUDIO_WIDTH), new_llm(tokenizer), units.get_vocab_size())
+    network = Network(new_connector(384, AUDIO_WIDTH), new_llm(tokenizer), read_targets(args, units).count)
     network.load_state_dict(torch.load(args.start, weights_only=True))
+    bank = None
+    if args.padded:
+        bank = load_bank(args)
+    if args.lora:
+        freeze_llm(network)
 
-    rows = reading_rows(args.out, units)
+    targets = read_targets(args, units)
+    rows = reading_rows(args, targets)
 
     def plan(epoch: int) -> list[tuple[str, list[int]]]:
-        listening = plan_epoch(items, epoch, seed=args.seed, tokens=args.tokens, repeat={"audio/asterisk": 4, "asterisk": 2})
+        listening = plan_epoch(
+            items, epoch, seed=args.seed, tokens=args.tokens, repeat={"audio/asterisk": 4, "asterisk": 2}
+        )
         readings = iter(plan_reading(rows, epoch))
         mixed = []
         for i, batch in enumerate(listening):
@@ -143,21 +186,33 @@ def stage_listening(args: argparse.Namespace) -> None:
         rng = random.Random(int(torch.randint(2**31, ())))
         kind, batch = entry
         if kind == "read":
-            return read_aloud(model, wording, [rows[i] for i in batch], rng)
-        return listen(model, wording, units, [items[i] for i in batch], AUDIO_WIDTH, rng, ctc_weight=args.ctc)
+            return read_aloud(model, wording, [rows[i] for i in batch], targets.first, rng)
+        return listen(
+            model,
+            wording,
+            targets,
+            [items[i] for i in batch],
+            AUDIO_WIDTH,
+            rng,
+            ctc_weight=args.ctc,
+            bank=bank,
+        )
 
     def validate(model: nn.Module) -> float:
         start = time.monotonic()
-        rate, texts = error_rate(model, wording, valid["asr_valid"], AUDIO_WIDTH)
-        heard = ctc_texts(model, units, valid["asr_valid"], AUDIO_WIDTH)
+        rate, texts = score(model, wording, valid["asr_valid"], AUDIO_WIDTH, bank)
+        heard = ctc_texts(model, targets, valid["asr_valid"], AUDIO_WIDTH)
         rough = wer(heard, [item.clip.text for item in valid["asr_valid"]]).wer
-        score = 0.0
+        cider = 0.0
         if not args.asr_only:
-            score, _ = caption_score(model, wording, valid["mix_valid"], AUDIO_WIDTH)
+            cider, _ = score(model, wording, valid["mix_valid"], AUDIO_WIDTH, bank)
         for item, text, units_text in list(zip(valid["asr_valid"], texts, heard, strict=True))[:3]:
             print("   ", item.clip.text, "|", text, "|", units_text)
-        print(f"  wer {rate:.3f} ctc {rough:.3f} cider {score:.3f} ({time.monotonic() - start:.0f} s)", flush=True)
-        return rate - 0.1 * min(score, 2.0)
+        print(
+            f"  wer {rate:.3f} ctc {rough:.3f} cider {cider:.3f} ({time.monotonic() - start:.0f} s)",
+            flush=True,
+        )
+        return rate - 0.1 * min(cider, 2.0)
 
     print(len(plan(0)), "batches an epoch")
     settings = TrainSettings(
@@ -172,15 +227,73 @@ def stage_listening(args: argparse.Namespace) -> None:
         clip_norm=1.0,
     )
     with Progress() as progress:
-        train(network, plan, loss, settings, folder=args.out / args.name, validate=validate, progress=progress)
+        train(
+            network, plan, loss, settings, folder=args.out / args.name, validate=validate, progress=progress
+        )
     torch.save(network.state_dict(), args.out / f"{args.name}.pt")
+
+
+def stage_bundle(args: argparse.Namespace) -> None:
+    """Assemble the model, write it with its clips, load it again and score what was loaded."""
+    tokenizer, units = load_vocabularies(args.out)
+    network = Network(new_connector(384, AUDIO_WIDTH), new_llm(tokenizer), read_targets(args, units).count)
+    freeze_llm(network)
+    network.load_state_dict(torch.load(args.start, weights_only=True))
+    model = assemble(network, tokenizer, args.whisper, args.beats_weights)
+    half = dict.fromkeys(("speech_encoder", "audio_encoder", "connector"), torch.float16)
+    save(model, args.model, storage=half)
+    test = bundle_clips(read_sources(args.test), args.model / "data", "test", {"asr_test": ".flac"})
+    calibration = bundle_clips(read_sources(args.calibration), args.model / "data", "calibration", {})
+    (args.model / "ATTRIBUTION.md").write_text(attribution([*test, *calibration]), encoding="utf-8")
+    scores = score_folder(args.model, "test")
+    args.result.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps({name: group["score"] for name, group in scores.items()}))
+
+
+def read_sources(texts: Sequence[str]) -> list[Source]:
+    """``GROUP=ANNOTATION[:LIMIT]`` with an optional ``@ROOT`` behind the annotation."""
+    sources = []
+    for text in texts:
+        group, _, rest = text.partition("=")
+        rest, _, limit = rest.partition(":")
+        file, _, root = rest.partition("@")
+        annotation = Path(file)
+        sources.append(
+            Source(
+                annotation, Path(root) if root else annotation.parent, group, int(limit) if limit else None
+            )
+        )
+    return sources
+
+
+def load_bank(args: argparse.Namespace) -> Bank:
+    """The bank of padded states; made at the first call."""
+    path = args.out / "bank.pt"
+    if not path.exists():
+        whisper, beats = Whisper(args.whisper), Beats(args.beats_weights)
+        torch.save(vars(make_bank(whisper, beats, args.clips[-1], ("asr_train", "aac_train"), 96)), path)
+    return Bank(**torch.load(path, weights_only=True))
+
+
+def freeze_llm(network: Network) -> None:
+    """Round the language model to bfloat16, as it will be stored, and put a LoRA beside it to be trained."""
+    for parameter in network.llm.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+    network.llm = add_lora(
+        network.llm, r=8, lora_alpha=32, lora_dropout=0.1, target_modules=("q_proj", "v_proj")
+    )
+    network.units.requires_grad_(False)
 
 
 def cached_items(folders: Sequence[Path], cache: Path, encoders: Sequence[str], wanted: Any) -> list[Item]:
     """Items of the wanted shards whose states are cached."""
     items = []
     for folder in folders:
-        names = [n for n in shard_names(folder) if wanted(n) and all((cache / f"{n}.{e}.json").exists() for e in encoders)]
+        names = [
+            n
+            for n in shard_names(folder)
+            if wanted(n) and all((cache / f"{n}.{e}.json").exists() for e in encoders)
+        ]
         items += read_items(folder, cache, names, encoders)
     return items
 
@@ -188,7 +301,7 @@ def cached_items(folders: Sequence[Path], cache: Path, encoders: Sequence[str], 
 def main() -> None:
     """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=("vocabulary", "reading", "listening"))
+    parser.add_argument("stage", choices=("vocabulary", "reading", "listening", "bundle"))
     parser.add_argument("--clips", type=Path, nargs="+", required=True)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--out", type=Path, required=True)
@@ -203,12 +316,29 @@ def main() -> None:
     parser.add_argument("--name", default="listening")
     parser.add_argument("--start", type=Path)
     parser.add_argument("--read", type=int, default=0, help="one batch of reading after so many of listening")
+    parser.add_argument("--model", type=Path, help="folder to write (bundle)")
+    parser.add_argument("--result", type=Path, help="file for the scores (bundle)")
+    parser.add_argument("--test", nargs="+", default=[], help="GROUP=ANNOTATION[@ROOT][:LIMIT] (bundle)")
+    parser.add_argument("--calibration", nargs="+", default=[], help="as --test (bundle)")
+    parser.add_argument("--padded", action="store_true", help="train on the padded form")
+    parser.add_argument(
+        "--lora", action="store_true", help="train connector and LoRA; the language model is frozen"
+    )
+    parser.add_argument("--whisper", type=Path, help="folder of the Whisper encoder, for --padded")
+    parser.add_argument("--beats-weights", type=Path, help="file of the BEATs encoder, for --padded")
     parser.add_argument("--beats", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--asr-only", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    {"vocabulary": stage_vocabulary, "reading": stage_reading, "listening": stage_listening}[args.stage](args)
+    stages = {
+        "vocabulary": stage_vocabulary,
+        "reading": stage_reading,
+        "listening": stage_listening,
+        "bundle": stage_bundle,
+    }
+    stages[args.stage](args)
 
 
 if __name__ == "__main__":

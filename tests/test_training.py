@@ -79,7 +79,9 @@ def test_accumulated_batches_equal_one_large_batch() -> None:
         return nn.Linear(1, 1)
 
     halves, whole = plain(), plain()
-    train(halves, lambda _: [[0, 1], [2, 3]], loss, TrainSettings(steps=3, learning_rate=0.01, accumulation=2))
+    train(
+        halves, lambda _: [[0, 1], [2, 3]], loss, TrainSettings(steps=3, learning_rate=0.01, accumulation=2)
+    )
     train(whole, lambda _: [[0, 1, 2, 3]], loss, TrainSettings(steps=3, learning_rate=0.01))
     torch.testing.assert_close(weights(halves), weights(whole))
 

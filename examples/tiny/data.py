@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-
 from shards import Clip, read_clips
+from tokenizers import Tokenizer
+from torch import Tensor
 
 FRAME = 320  # samples in a frame of either encoder
 WINDOW = 8  # frames in an audio token
@@ -21,7 +21,7 @@ WINDOW = 8  # frames in an audio token
 
 @dataclass(frozen=True)
 class Stream:
-    """Cached states of one encoder for one shard: [all frames, width], and where each clip's begin and how many."""
+    """Cached states of one encoder for one shard, [all frames, width], and which are whose."""
 
     states: np.ndarray
     start: list[int]
@@ -59,7 +59,40 @@ class Item:
         return min(math.ceil(self.clip.samples / FRAME / WINDOW), self.speech.frames[self.index] // WINDOW)
 
 
-def read_items(clips: Path, cache: Path, names: Sequence[str], encoders: Sequence[str] = ("whisper", "beats")) -> list[Item]:
+class Targets:
+    """What the CTC loss wants of a clip: sub-word units of speech, or the recordings that are heard.
+
+    Behind the units of text come one unit for each recording of the training split and one that stands
+    between two recordings that follow each other.
+    """
+
+    def __init__(self, units: Tokenizer, recordings: Sequence[str]) -> None:
+        self.units = units
+        self.first = units.get_vocab_size()
+        self.number = {name: self.first + i for i, name in enumerate(sorted(recordings))}
+        self.then = self.first + len(self.number)
+        self.count = self.then + 1
+
+    def __call__(self, clip: Clip) -> list[int]:
+        """Target units; none for sounds that are not known to come from the training recordings."""
+        if clip.task == "asr":
+            return self.units.encode(clip.text).ids
+        sounds = [self.number[name] for name in clip.source.split("+") if name in self.number]
+        if len(sounds) == 2 and " followed by " in clip.texts[0]:
+            return [sounds[0], self.then, sounds[1]]
+        return sounds
+
+    def text(self, path: Sequence[int]) -> str:
+        """The text of a CTC path: repeats and blanks removed."""
+        ids = [
+            unit for i, unit in enumerate(path) if 0 < unit < self.first and (i == 0 or unit != path[i - 1])
+        ]
+        return self.units.decode(ids)
+
+
+def read_items(
+    clips: Path, cache: Path, names: Sequence[str], encoders: Sequence[str] = ("whisper", "beats")
+) -> list[Item]:
     """Items of shards; without "beats" among the encoders, its states are zeros."""
     items = []
     for name in names:
@@ -72,7 +105,7 @@ def read_items(clips: Path, cache: Path, names: Sequence[str], encoders: Sequenc
 def plan_epoch(
     items: Sequence[Item], epoch: int, *, seed: int, tokens: int, repeat: dict[str, int] | None = None
 ) -> list[list[int]]:
-    """Batches of clips of similar length, at most ``tokens`` audio tokens (with padding) each, in random order.
+    """Batches of clips of similar length, in random order, each of at most ``tokens`` padded audio tokens.
 
     ``repeat`` gives sources (prefixes of `Clip.source`) that occur more than once in an epoch.
     """
@@ -116,7 +149,7 @@ class States:
 
 
 def collate(items: Sequence[Item], *, extra: Sequence[int], audio_width: int) -> States:
-    """Stack states; ``extra`` gives the audio tokens of padding to keep behind each clip, as far as they are cached."""
+    """Stack states; ``extra`` audio tokens of padding are kept behind each clip, if cached."""
     own = [item.tokens for item in items]
     kept = [
         min(n + more, item.speech.frames[item.index] // WINDOW)

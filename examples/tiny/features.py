@@ -5,14 +5,15 @@
     python examples/tiny/features.py beats --weights beats_tiny.pt --clips CLIPS_DIR --out CACHE_DIR
 
 CLIPS_DIR holds shards (`NAME.i16`, `NAME.jsonl`, see `shards.py`). For each the output is `NAME.whisper.f16`
-(all frames of all clips, one after the other, [frames, width] float16) and `NAME.whisper.json` with the width and
-the first frame and number of frames of every clip. The .json is written last.
+(all frames of all clips, one after the other, [frames, width] float16) and `NAME.whisper.json` with the width
+and the first frame and number of frames of every clip. The .json is written last.
 
-Inference pads every clip to 30 s, which costs Whisper ten times the work of a 3 s clip. Here a clip is padded by
-0.8 s only, and what lies behind is read from memory: in every layer its keys and values hardly depend on the clip,
-so those of a few short clips padded to 30 s are averaged, sixteen neighbours are merged into one key (with log 16
-added to its score, so that it counts sixteen times), and the clip attends to them. `check` measures the relative
-error of the normed states against really padded ones: 0.02 to 0.04, where dropping the padding gives 0.17 to 0.32.
+Inference pads every clip to 30 s, which costs Whisper ten times the work of a 3 s clip. Here a clip is padded
+by 0.8 s only, and what lies behind is read from memory: in every layer its keys and values hardly depend on
+the clip, so those of a few short clips padded to 30 s are averaged, sixteen neighbours are merged into one
+key (with log 16 added to its score, so that it counts sixteen times), and the clip attends to them. `check`
+measures the relative error of the normed states against really padded ones: 0.02 to 0.04, where dropping the
+padding gives 0.17 to 0.32.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.progress import track
-from torch import Tensor, nn
+from shards import Clip, read_shard, shard_names
+from torch import Tensor
 from transformers import WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.salmonn.beats import load_beats
-from shards import Clip, read_shard, shard_names
 
 RATE = 16_000
 FRAME = 320  # samples in one encoder frame of 20 ms
@@ -67,7 +68,7 @@ class Whisper:
 
     @torch.inference_mode()
     def states(self, mels: Tensor, record: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
-        """States [batch, frames, width] of mels [batch, mels, 2 * frames]; ``record`` receives keys and values."""
+        """States [batch, frames, width] of mels [batch, mels, 2 * frames]; ``record`` gets keys, values."""
         encoder = self.encoder
         x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mels.to(encoder.conv1.weight.dtype))))).transpose(1, 2)
         frames = x.shape[1]
@@ -94,8 +95,8 @@ class Whisper:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Append the merged keys and values of the padding behind ``frames``.
 
-        The bias log(MERGED) enters as eight more channels: ones in the queries, and in the merged keys values that
-        add up to it.
+        The bias log(MERGED) enters as eight more channels: ones in the queries, and in the merged keys values
+        that add up to it.
         """
         assert self.tails is not None
         merged = []
@@ -129,14 +130,16 @@ class Whisper:
         return [states[i, : self.clip_frames(len(clip))].numpy() for i, clip in enumerate(clips)]
 
     def check(self, clips: Sequence[np.ndarray]) -> float:
-        """Relative error of the normed states of the clips' own frames against states of really padded clips."""
+        """Relative error of the clips' normed states against those of really padded clips."""
         errors, tails = [], self.tails
         for clip in clips:
             own = math.ceil(len(clip) / FRAME)
             self.tails = tails
             near = self.states(self.mel(clip, self.clip_frames(len(clip)))[None])[0, :own].float()
             self.tails = None
-            true = self.states(self.mel(clip, self.encoder.config.max_source_positions)[None])[0, :own].float()
+            true = self.states(self.mel(clip, self.encoder.config.max_source_positions)[None])[
+                0, :own
+            ].float()
             near, true = (F.layer_norm(x, (self.width,)) for x in (near, true))
             errors.append(float((near - true).norm() / true.norm()))
         self.tails = tails
@@ -205,9 +208,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--padding", type=Path, help="DIR/NAME of the shard with the short clips (whisper only)")
+    parser.add_argument(
+        "--padding", type=Path, help="DIR/NAME of the shard with the short clips (whisper only)"
+    )
     parser.add_argument("--match", default="*", help="names of shards, such as 'mix_*'")
-    parser.add_argument("--wait", type=float, default=0, help="stop after so many seconds without a new shard")
+    parser.add_argument(
+        "--wait", type=float, default=0, help="stop after so many seconds without a new shard"
+    )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -223,7 +230,9 @@ def main() -> None:
             if not (args.out / f"{name}.{args.encoder}.json").exists()
         ]
         for name in track(new, description=f"{args.encoder} states"):
-            if not (args.out / f"{name}.{args.encoder}.json").exists():  # another process may have been faster
+            if not (
+                args.out / f"{name}.{args.encoder}.json"
+            ).exists():  # another process may have been faster
                 cache_shard(encoder, args.clips, args.out, name, args.encoder)
             last = time.monotonic()
         if time.monotonic() - last >= args.wait:

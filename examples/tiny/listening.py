@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from tokenizers import Tokenizer
+from data import Item, States, Targets, collate
+from network import PROMPTS, TOKENS, Network, Wording
+from padding import Bank, hear_padded
 from torch import Tensor
 
 from audiolm_compress.metrics.cider import cider_d
 from audiolm_compress.metrics.wer import wer
-from data import Item, States, collate
-from network import PROMPTS, Network, Words, Wording
 
 LONGEST_ANSWER = 60
 
 
 def mask_states(states: States) -> States:
-    """SpecAugment on states: spans of frames and bands of channels to zero, and now and then a whole encoder."""
+    """SpecAugment on states: spans of frames, bands of channels, now and then a whole encoder to zero."""
     speech, audio, mask = states.speech.clone(), states.audio.clone(), states.audio_mask.clone()
     batch, frames, _ = speech.shape
     time = torch.arange(frames)
@@ -40,25 +40,31 @@ def mask_states(states: States) -> States:
 def listen(
     network: Network,
     wording: Wording,
-    units: Tokenizer,
+    targets: Targets,
     items: Sequence[Item],
     audio_width: int,
     rng: random.Random,
     *,
     ctc_weight: float = 0.5,
+    bank: Bank | None = None,
 ) -> Tensor:
-    """Loss of a batch: cross-entropy of the texts and, for speech, CTC on the audio tokens."""
+    """Loss of a batch: cross-entropy of the texts and, for speech, CTC on the audio tokens.
+
+    With a ``bank``, the language model reads the padded form.
+    """
     extra = [rng.randint(0, 5) for _ in items]
     states = mask_states(collate(items, extra=extra, audio_width=audio_width))
-    tokens = network.hear(states)
+    tokens = network.hear(states) if bank is None else hear_padded(network, bank, states, rng)
+    kept = states.tokens if bank is None else torch.full_like(states.tokens, TOKENS)
     texts = [item.clip.text if item.kind == "asr" else caption(item, rng) for item in items]
     words = [
-        wording(rng.choice(PROMPTS.train[item.clip.task]), text) for item, text in zip(items, texts, strict=True)
+        wording(rng.choice(PROMPTS.train[item.clip.task]), text)
+        for item, text in zip(items, texts, strict=True)
     ]
-    loss = network.text_loss(tokens, states.tokens, words, corrupt=0.1)
-    targets = [units.encode(t).ids if item.kind == "asr" else [] for item, t in zip(items, texts, strict=True)]
-    if ctc_weight and any(targets):
-        loss = loss + ctc_weight * network.ctc_loss(tokens, states.own, targets)
+    loss = network.text_loss(tokens, kept, words, corrupt=0.1)
+    wanted = [targets(item.clip) for item in items]
+    if ctc_weight and any(wanted):
+        loss = loss + ctc_weight * network.ctc_loss(tokens[:, : int(states.own.max())], states.own, wanted)
     return loss
 
 
@@ -69,8 +75,10 @@ def caption(item: Item, rng: random.Random) -> str:
 
 
 @torch.inference_mode()
-def answers(network: Network, wording: Wording, items: Sequence[Item], audio_width: int) -> list[str]:
-    """Greedy answers to the test prompts, without padding."""
+def answers(
+    network: Network, wording: Wording, items: Sequence[Item], audio_width: int, bank: Bank | None = None
+) -> list[str]:
+    """Greedy answers to the test prompts; with a ``bank``, in the padded form."""
     texts = [""] * len(items)
     order = sorted(range(len(items)), key=lambda i: items[i].tokens)
     for begin in range(0, len(order), 32):
@@ -78,33 +86,33 @@ def answers(network: Network, wording: Wording, items: Sequence[Item], audio_wid
         batch = [items[i] for i in chosen]
         states = collate(batch, extra=[3] * len(batch), audio_width=audio_width)
         words = [wording(PROMPTS.test[item.clip.task], "") for item in batch]
-        ids = network.greedy(network.hear(states), states.tokens, words, LONGEST_ANSWER)
+        tokens, kept = network.hear(states), states.tokens
+        if bank is not None:
+            tokens = hear_padded(network, bank, states, random.Random(0))
+            kept = torch.full_like(kept, TOKENS)
+        ids = network.greedy(tokens, kept, words, LONGEST_ANSWER)
         for i, row in zip(chosen, ids, strict=True):
             texts[i] = wording.text(row)
     return texts
 
 
 @torch.inference_mode()
-def ctc_texts(network: Network, units: Tokenizer, items: Sequence[Item], audio_width: int) -> list[str]:
+def ctc_texts(network: Network, targets: Targets, items: Sequence[Item], audio_width: int) -> list[str]:
     """What the CTC units alone say: a look at the connector without the language model."""
     texts = []
     for item in items:
         states = collate([item], extra=[0], audio_width=audio_width)
-        path = network.units.log_probabilities(network.hear(states))[0].argmax(-1).tolist()
-        ids = [unit for i, unit in enumerate(path) if unit and (i == 0 or unit != path[i - 1])]
-        texts.append(units.decode(ids))
+        texts.append(
+            targets.text(network.units.log_probabilities(network.hear(states))[0].argmax(-1).tolist())
+        )
     return texts
 
 
-def error_rate(network: Network, wording: Wording, items: Sequence[Item], audio_width: int) -> tuple[float, list[str]]:
-    """Word error rate and the texts."""
-    texts = answers(network, wording, items, audio_width)
-    return wer(texts, [item.clip.text for item in items]).wer, texts
-
-
-def caption_score(
-    network: Network, wording: Wording, items: Sequence[Item], audio_width: int
+def score(
+    network: Network, wording: Wording, items: Sequence[Item], audio_width: int, bank: Bank | None = None
 ) -> tuple[float, list[str]]:
-    """CIDEr-D and the texts."""
-    texts = answers(network, wording, items, audio_width)
+    """WER of speech or CIDEr-D of sounds (all items of one kind), and the texts."""
+    texts = answers(network, wording, items, audio_width, bank)
+    if items[0].kind == "asr":
+        return wer(texts, [item.clip.text for item in items]).wer, texts
     return cider_d(texts, [list(item.clip.texts) for item in items])[0], texts

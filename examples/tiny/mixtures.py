@@ -1,12 +1,14 @@
 """Mixtures of everyday sounds with captions that fit what was mixed.
 
-    python examples/tiny/mixtures.py --corpus CORPUS_DIR --out DIR --count 5000 --seed 11     # training shards
-    python examples/tiny/mixtures.py --corpus CORPUS_DIR --out DIR --count 60 --seed 60 --name mix_test --free
-    ... --files AUDIO_DIR --json FILE.json      # also writes FLAC files and an annotation that lists them
+    python examples/tiny/mixtures.py --corpus CORPUS_DIR --out DIR --count 5000 --seed 11     # training
+    shards python examples/tiny/mixtures.py --corpus CORPUS_DIR --out DIR --count 60 --seed 60 --name mix_test
+    --free ... --files AUDIO_DIR --json FILE.json      # also writes FLAC files and an annotation that lists
+    them
 
-A mixture is one recording, two at the same time or one after the other, each at a random level, half of them with
-noise. The recording that starts first is named first. ``--free`` draws only recordings that may be passed on with
-few conditions (CC0, CC-BY, CC-BY-SA, Free Art) and never puts share-alike licences of two kinds into one mixture.
+A mixture is one recording, two at the same time or one after the other, each at a random level, half of them
+with noise. The recording that starts first is named first. ``--free`` draws only recordings that may be
+passed on with few conditions (CC0, CC-BY, CC-BY-SA, Free Art) and never puts share-alike licences of two
+kinds into one mixture.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from typing import Any
 import numpy as np
 import soundfile
 from rich.progress import track
-
 from shards import RATE, ShardWriter
 
 LONGEST = 10.0  # seconds of a mixture
@@ -121,7 +122,7 @@ def sequence_captions(first: Sound, second: Sound) -> list[str]:
 
 
 def overlap_captions(first: Sound, second: Sound) -> list[str]:
-    """Captions of two sounds at once, in both orders; the one that starts first is named first in the first."""
+    """Captions of two sounds at once, in both orders; the first caption follows the order in time."""
     a, b = first.texts, second.texts
     return [
         f"{a[0]} while {lower_first(b[0])}",
@@ -216,7 +217,9 @@ def main() -> None:
                 entries.append(describe(mixture, file.name))
         writer.close()
     if args.json is not None:
-        args.json.write_text(json.dumps({"annotation": entries}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        args.json.write_text(
+            json.dumps({"annotation": entries}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 Three things make it learn in minutes what a language model alone would need hours for.
 
-* CTC (Graves et al. 2006): every audio token must name the two sub-word units (or blanks) that are spoken in its
-  first and second half. The classifier's weights are unit embeddings, so an audio token comes to be the sum of the
-  embeddings of its units.
+* CTC (Graves et al. 2006): every audio token must name the two sub-word units (or blanks) that are spoken in
+  its first and second half. The classifier's weights are unit embeddings, so an audio token comes to be the
+  sum of the embeddings of its units.
 * Before there is any sound, the language model learns to read such sums, made from text, out loud.
-* Padding up to 30 s costs nothing: the positions behind a clip's end are skipped (rotary positions and the sliding
-  window count them), and only a few tokens of padding are read.
+* Padding up to 30 s costs nothing: the positions behind a clip's end are skipped (rotary positions and the
+  sliding window count them), and only a few tokens of padding are read.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from data import WINDOW, States
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
 from audiolm_compress.salmonn.prompts import Prompts
-from data import WINDOW, States
 
 TOKENS = 1500 // WINDOW  # audio tokens of the padded form
 IGNORED = -100
@@ -157,6 +158,21 @@ class Network(nn.Module):
         self.llm = llm
         self.units = Units(units, 256)
 
+    @torch.no_grad()
+    def name_tokens(self, tokenizer: PreTrainedTokenizerBase, units: Tokenizer) -> None:
+        """Start the language model's embeddings from the units that its tokens are made of.
+
+        A word then resembles the audio tokens it is heard in, and the language model finds the place in the
+        audio that it has written down so far without having to learn a dictionary first.
+        """
+        rows = self.llm.get_input_embeddings().weight
+        both = self.units.embedding.sum(0)
+        for token, row in zip(tokenizer.convert_ids_to_tokens(range(len(tokenizer))), rows, strict=True):
+            named = units.encode(token).ids
+            if named and not token.startswith("<"):
+                named_row = F.normalize(both[named].sum(0), dim=0)
+                row.copy_(0.9 * named_row + 0.45 * row / row.norm())
+
     def hear(self, states: States) -> Tensor:
         """Audio tokens of a batch; each row as `Connector.forward` gives it for the clip alone."""
         connector = self.connector
@@ -192,7 +208,7 @@ class Network(nn.Module):
         return F.cross_entropy(torch.tanh(logits / cap) * cap, labels[:, 1:][wanted])
 
     def greedy(self, tokens: Tensor, kept: Tensor, words: list[Words], longest: int) -> list[list[int]]:
-        """The likeliest next token again and again; everything is read anew at each step, which short texts allow."""
+        """The likeliest next token again and again; without a cache, which short texts allow."""
         base = self.llm.get_base_model() if hasattr(self.llm, "peft_config") else self.llm
         written: list[list[int]] = [[] for _ in words]
         ends = torch.tensor([len(w.before) + len(w.after) for w in words]) + kept - 1

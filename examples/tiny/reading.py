@@ -1,7 +1,7 @@
 """First stage: a language model learns to read audio tokens that were made from text instead of sound.
 
-A sentence's units are spread over time as speech spreads them: about eleven places a second, most of them blank, some
-units lost, some exchanged, and noise on top.
+A sentence's units are spread over time as speech spreads them: about eleven places a second, most of them
+blank, some units lost, some exchanged, and noise on top.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import random
 from collections.abc import Sequence
 
 import torch
+from network import HALVES, PROMPTS, Network, Wording, Words
 from torch import Tensor
-
-from network import HALVES, PROMPTS, Network, Words, Wording
 
 BLANK = 0
 
@@ -23,6 +22,9 @@ def spread(units: Sequence[int], count: int, rng: random.Random) -> list[int]:
     for unit in units:
         if rng.random() < 0.04:
             continue
+        if unit >= count:  # a sound
+            places += [BLANK] * rng.randint(0, 25) + [unit] * rng.randint(1, 3) + [BLANK] * rng.randint(0, 15)
+            continue
         places.append(rng.randrange(1, count) if rng.random() < 0.06 else unit)
         places += [BLANK] * rng.choice((0, 0, 1, 1, 1, 2, 3))
     places += [BLANK] * rng.randint(0, 6)
@@ -30,13 +32,12 @@ def spread(units: Sequence[int], count: int, rng: random.Random) -> list[int]:
 
 
 def read_aloud(
-    network: Network, wording: Wording, rows: Sequence[tuple[str, list[int]]], rng: random.Random
+    network: Network, wording: Wording, rows: Sequence[tuple[str, list[int]]], count: int, rng: random.Random
 ) -> Tensor:
-    """Loss of writing down sentences from their units. ``rows``: text and units; no units means: a caption.
+    """Loss of writing down texts from their units.
 
-    Captions come without audio tokens; the language model only learns how they read.
+    ``rows`` hold text and units; units from ``count`` on stand for sounds, and their texts are captions.
     """
-    count = network.units.embedding.shape[1]
     places = [spread(units, count, rng) for _, units in rows]
     kept = torch.tensor([len(p) // HALVES for p in places])
     ids = torch.zeros(len(rows), int(kept.max()) * HALVES, dtype=torch.int64)
@@ -45,6 +46,7 @@ def read_aloud(
     tokens = network.units.sum_of(ids.unflatten(1, (-1, HALVES)))
     tokens = tokens + torch.randn_like(tokens) * 0.5 * tokens.shape[-1] ** -0.5
     words: list[Words] = [
-        wording(rng.choice(PROMPTS.train["asr" if units else "audiocaption"]), text) for text, units in rows
+        wording(rng.choice(PROMPTS.train["asr" if units[0] < count else "audiocaption"]), text)
+        for text, units in rows
     ]
     return network.text_loss(tokens, kept, words, corrupt=0.1)

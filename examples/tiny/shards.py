@@ -1,4 +1,6 @@
-"""Shards of clips on disk: `NAME.i16` holds int16 samples at 16 kHz one clip after the other, `NAME.jsonl` a line for each.
+"""Shards of clips on disk.
+
+`NAME.i16` holds int16 samples at 16 kHz, one clip after the other, `NAME.jsonl` a line for each.
 
     python examples/tiny/shards.py --annotation asr_train.json --out DIR [--name asr_train]
 
@@ -94,7 +96,9 @@ def main() -> None:
     parser.add_argument("--annotation", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", help="name of the shard; the annotation's file name without one")
-    parser.add_argument("--root", type=Path, help="folder that paths are relative to; the annotation's without one")
+    parser.add_argument(
+        "--root", type=Path, help="folder that paths are relative to; the annotation's without one"
+    )
     args = parser.parse_args()
     name = args.name or args.annotation.stem
     print(f"{name}: {write_annotation(args.annotation, args.out, name, args.root)} clips")

@@ -1,12 +1,13 @@
 """Two vocabularies of byte-pair units, trained on the texts that the model is to write.
 
-`train_tokenizer` makes the language model's: like Gemma's it marks spaces with U+2581, splits unknown characters into
-bytes and begins with pad, eos, bos and unk. `train_units` makes the small one of the auxiliary CTC loss, which
-inference does not use.
+`train_tokenizer` makes the language model's: like Gemma's it marks spaces with U+2581, splits unknown
+characters into bytes and begins with pad, eos, bos and unk. `train_units` makes the small one of the
+auxiliary CTC loss, which inference does not use.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -32,8 +33,6 @@ def train_tokenizer(texts: Iterable[str], size: int = 4096) -> PreTrainedTokeniz
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[*SPECIAL, *tokens], show_progress=False)
     trained.train_from_iterator(texts, trainer)
     # Built again from vocabulary and merges: byte tokens are no special tokens once training is over.
-    import json
-
     model = json.loads(trained.to_str())["model"]
     merges = [tuple(pair) for pair in model["merges"]]
     final = Tokenizer(
