@@ -14,11 +14,10 @@ the repeated entries if they are identical; :meth:`Beats.upstream_state_dict` wr
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from audiolm_compress.errors import BaselineError, DataError
 from audiolm_compress.salmonn.beats_layers import BeatsConfig, BeatsLayer, WeightNormConv
 from audiolm_compress.salmonn.fbank import FRAME_LENGTH, FRAME_SHIFT, beats_fbank
+from audiolm_compress.salmonn.torch_file import read_torch_file
 
 _TABLE = "relative_attention_bias.weight"
 
@@ -182,15 +182,7 @@ def load_beats(path: str | Path) -> Beats:
         BaselineError: the file is unreadable, contains anything but tensors and plain values, or its tensors
             do not fit its ``cfg``; every unknown, missing or wrongly shaped tensor is named.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        raise BaselineError(f"cannot read the BEATs checkpoint {path}: {error}") from error
-    if not isinstance(checkpoint, Mapping) or not {"cfg", "model"} <= checkpoint.keys():
-        found = sorted(map(str, checkpoint)) if isinstance(checkpoint, Mapping) else type(checkpoint).__name__
-        raise BaselineError(
-            f"{path} is no BEATs checkpoint: it needs the entries cfg and model, but has {found}"
-        )
+    checkpoint = read_torch_file(path, {"cfg", "model"})
     with torch.device("meta"):
         model = Beats(BeatsConfig.from_dict(checkpoint["cfg"]))
     state: dict[str, Tensor] = dict(checkpoint["model"])

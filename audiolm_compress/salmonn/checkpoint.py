@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 
 from audiolm_compress.errors import BaselineError
+from audiolm_compress.salmonn.torch_file import read_torch_file
 
 POSITION_IDS = "speech_Qformer.bert.embeddings.position_ids"
 
@@ -86,14 +86,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         BaselineError: missing, unreadable, of another form, or holding anything but plain data: pickled
             code is refused and never run.
     """
-    try:
-        # weights_only: the unpickler knows tensors and plain containers, nothing that can run.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        raise BaselineError(f"checkpoint {path} cannot be read safely: {error}") from error
-    tensors = content.get("model") if isinstance(content, Mapping) else None
+    tensors = read_torch_file(path, {"model"})["model"]
     if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise BaselineError(f"checkpoint {path}: expected an entry 'model' that maps names to tensors")
+        raise BaselineError(f"{path}: the entry 'model' must map names to tensors")
     return dict(tensors)
 
 
