@@ -1,12 +1,26 @@
-"""Trains the embedded baseline ``tiny``."""
+"""Trains the embedded baseline ``tiny``, stage by stage.
+
+    python examples/train_tiny.py STAGE --clips FOLDER... --cache FOLDER --out FOLDER [options of the stage]
+
+`tiny/README.md` tells how to fetch the recordings, how clips and cached states are made from them, and gives
+the commands of all stages: ``vocabulary``, ``listening`` (the connector learns to name sub-word units and
+sounds), ``reading`` (a language model learns to read such units), ``listening`` again with both, on the
+padded form of inference, and with a LoRA beside the frozen language model, and ``bundle``.
+
+Each stage continues where it was cut off. `benchmarks/results/tiny_training.json` holds the curves and scores
+of the weights that the package ships, and what was done otherwise when they were made.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +47,7 @@ from tokenizer import train_tokenizer, train_units
 from audiolm_compress.metrics.wer import wer
 from audiolm_compress.salmonn.lora import add_lora
 from audiolm_compress.salmonn.store import save
-from audiolm_compress.training import TrainSettings, train
+from audiolm_compress.training import CURVE, TrainSettings, train
 
 AUDIO_WIDTH = 160
 
@@ -116,6 +130,8 @@ def stage_reading(args: argparse.Namespace) -> None:
     network = Network(new_connector(384, AUDIO_WIDTH), new_llm(tokenizer), read_targets(args, units).count)
     if args.start:
         network.load_state_dict(torch.load(args.start, weights_only=True))
+        network.llm = new_llm(tokenizer)
+        network.name_tokens(tokenizer, units)
         network.units.requires_grad_(False)
     network.connector.requires_grad_(False)
 
@@ -160,7 +176,8 @@ def stage_listening(args: argparse.Namespace) -> None:
     print(f"{len(items)} clips, {hours:.1f} h, {sum(i.kind == 'asr' for i in items)} of them speech")
     torch.manual_seed(0)
     network = Network(new_connector(384, AUDIO_WIDTH), new_llm(tokenizer), read_targets(args, units).count)
-    network.load_state_dict(torch.load(args.start, weights_only=True))
+    if args.start:
+        network.load_state_dict(torch.load(args.start, weights_only=True))
     bank = None
     if args.padded:
         bank = load_bank(args)
@@ -246,8 +263,47 @@ def stage_bundle(args: argparse.Namespace) -> None:
     calibration = bundle_clips(read_sources(args.calibration), args.model / "data", "calibration", {})
     (args.model / "ATTRIBUTION.md").write_text(attribution([*test, *calibration]), encoding="utf-8")
     scores = score_folder(args.model, "test")
-    args.result.write_text(json.dumps(scores, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps({name: group["score"] for name, group in scores.items()}))
+    result = {
+        "scores": {
+            name: {"metric": group["metric"], "score": group["score"]} for name, group in scores.items()
+        },
+        "data": count_data(args),
+        "stages": {name: read_stage(args.out / name) for name in args.stages},
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "answers": {name: group["clips"] for name, group in scores.items()},
+    }
+    args.result.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(result["scores"], indent=1))
+
+
+def count_data(args: argparse.Namespace) -> dict[str, Any]:
+    """Clips and hours of the training shards, by kind and by voice or collection."""
+    clips = [c for f in args.clips for n in shard_names(f) if is_training(n) for c in read_clips(f, n)]
+    voices = Counter("real sounds" if c.task != "asr" else voice_of(c.source) for c in clips)
+    hours = {
+        kind: round(
+            sum(c.samples for c in clips if (c.task == "asr") == (kind == "speech")) / 16000 / 3600, 2
+        )
+        for kind in ("speech", "sounds")
+    }
+    return {"clips": len(clips), "hours": hours, "clips_by_source": dict(voices.most_common())}
+
+
+def voice_of(source: str) -> str:
+    """``flite:slt`` and the like; all of espeak's voices as one, and real prompts by how they were made."""
+    if source.startswith("audio/"):
+        return "asterisk, as recorded"
+    return source.partition(":")[0] if source.startswith("espeak") else source
+
+
+def read_stage(folder: Path) -> dict[str, Any]:
+    """Steps, seconds and curve of a stage."""
+    curve = json.loads((folder / CURVE).read_text(encoding="utf-8"))
+    return {
+        "steps": curve[-1]["step"],
+        "seconds": round(max(p.get("seconds", 0) for p in curve)),
+        "curve": curve,
+    }
 
 
 def read_sources(texts: Sequence[str]) -> list[Source]:
@@ -317,6 +373,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path)
     parser.add_argument("--read", type=int, default=0, help="one batch of reading after so many of listening")
     parser.add_argument("--model", type=Path, help="folder to write (bundle)")
+    parser.add_argument("--stages", nargs="*", default=[], help="stages whose curves to report (bundle)")
     parser.add_argument("--result", type=Path, help="file for the scores (bundle)")
     parser.add_argument("--test", nargs="+", default=[], help="GROUP=ANNOTATION[@ROOT][:LIMIT] (bundle)")
     parser.add_argument("--calibration", nargs="+", default=[], help="as --test (bundle)")
