@@ -16,7 +16,7 @@ def read_torch_file(path: str | Path, entries: set[str]) -> Mapping[str, Any]:
     """The mapping in a ``.pt`` or ``.pth`` file; its tensors are on the CPU.
 
     Raises:
-        BaselineError: missing or unreadable, holding anything but plain data, or without one of the ``entries``.
+        BaselineError: missing or unreadable, holding more than plain data, or without one of ``entries``.
     """
     try:
         # weights_only: the unpickler knows tensors and plain containers, nothing that can run.
