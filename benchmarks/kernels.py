@@ -29,7 +29,7 @@ from audiolm_compress.quantization.gptq import quantize_rounding
 
 RESULTS = Path(__file__).parent / "results" / "kernels_cpu.json"
 SHAPES = ((256, 256), (1536, 576), (576, 1536), (2304, 2304), (9216, 2304), (2304, 9216))
-ROWS = (1, 4, 8, 16, 32, 64, 128, 512)
+ROWS = (1, 4, 8, 16, 32, 64, 96, 128, 512)
 SCHEMES = (Scheme(4, 32), Scheme(4, 128), Scheme(4, 128, symmetric=False), Scheme(8, -1), Scheme(3, 32))
 SECONDS = 0.3  # for one figure
 

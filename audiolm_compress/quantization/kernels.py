@@ -96,7 +96,7 @@ class Int8Cpu:
     """PyTorch's int8 matmul for whole-row symmetric scales; bfloat16 is its one fast dtype."""
 
     name = "int8 matmul (CPU)"
-    few_rows = 8  # above, converting to 16 bit for a dense product is faster (benchmarks/kernels.py)
+    few_rows = 24  # above, converting to 16 bit for a dense product is faster (benchmarks/kernels.py)
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
