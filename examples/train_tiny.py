@@ -166,8 +166,8 @@ def stage_listening(args: argparse.Namespace) -> None:
     wording = Wording(tokenizer)
     encoders = ["whisper", "beats"] if args.beats else ["whisper"]
     items = cached_items(args.clips, args.cache, encoders, is_training)
-    if args.asr_only:
-        items = [item for item in items if item.kind == "asr"]
+    kept = random.Random(args.seed)
+    items = [item for item in items if item.kind == "asr" or kept.random() < args.sounds]
     valid = {
         n: cached_items(args.clips, args.cache, encoders, lambda name, n=n: name == n)
         for n in ("asr_valid", "mix_valid")
@@ -189,7 +189,7 @@ def stage_listening(args: argparse.Namespace) -> None:
 
     def plan(epoch: int) -> list[tuple[str, list[int]]]:
         listening = plan_epoch(
-            items, epoch, seed=args.seed, tokens=args.tokens, repeat={"audio/asterisk": 4, "asterisk": 2}
+            items, epoch, seed=args.seed, tokens=args.tokens, repeat={"audio/asterisk": 4, "asterisk": 3}
         )
         readings = iter(plan_reading(rows, epoch))
         mixed = []
@@ -220,9 +220,7 @@ def stage_listening(args: argparse.Namespace) -> None:
         rate, texts = score(model, wording, valid["asr_valid"], AUDIO_WIDTH, bank)
         heard = ctc_texts(model, targets, valid["asr_valid"], AUDIO_WIDTH)
         rough = wer(heard, [item.clip.text for item in valid["asr_valid"]]).wer
-        cider = 0.0
-        if not args.asr_only:
-            cider, _ = score(model, wording, valid["mix_valid"], AUDIO_WIDTH, bank)
+        cider, _ = score(model, wording, valid["mix_valid"], AUDIO_WIDTH, bank)
         for item, text, units_text in list(zip(valid["asr_valid"], texts, heard, strict=True))[:3]:
             print("   ", item.clip.text, "|", text, "|", units_text)
         print(
@@ -385,7 +383,7 @@ def main() -> None:
     parser.add_argument("--beats-weights", type=Path, help="file of the BEATs encoder, for --padded")
     parser.add_argument("--beats", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--asr-only", action="store_true")
+    parser.add_argument("--sounds", type=float, default=1.0, help="share of the clips of sounds that is used")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)

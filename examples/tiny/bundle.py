@@ -18,6 +18,42 @@ import soundfile
 from mixtures import is_free
 from shards import RATE
 
+WEIGHTS = """# Whom to thank
+
+## Weights
+
+The speech encoder is that of Whisper tiny.en, unchanged, under this licence:
+
+> MIT License. Copyright (c) 2022 OpenAI
+>
+> Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+> associated documentation files (the "Software"), to deal in the Software without restriction,
+> including without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense,
+> and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do so,
+> subject to the following conditions:
+>
+> The above copyright notice and this permission notice shall be included in all copies or substantial
+> portions of the Software.
+>
+> THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT
+> LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN
+> NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY,
+> WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
+> SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+The audio encoder, the connector and the language model were trained for this package by the scripts in
+`examples/`. YAMNet (Apache-2.0, the TensorFlow authors) was the audio encoder's teacher; none of its
+weights are in here.
+
+## Clips
+
+All clips were changed: decoded, mixed down to one channel at 16 kHz, trimmed, rescaled and coded. A
+mixture lies under the terms of all recordings in it; one with a CC-BY-SA or Free Art recording is
+passed on under that licence.
+
+| clip | licence | author | from |
+|---|---|---|---|
+"""
 FIELDS = ("text", "texts", "task", "licence", "attribution", "source", "source_file", "duration")
 
 
@@ -66,20 +102,10 @@ def write_audio(file: Path, wave: np.ndarray) -> None:
 
 
 def attribution(entries: Sequence[dict[str, Any]]) -> str:
-    """Markdown that names the author and the licence of every clip."""
-    lines = [
-        "# Whom to thank",
-        "",
-        "All clips were changed: decoded, mixed down to one channel at 16 kHz, trimmed, rescaled, coded.",
-        "A mixture lies under the terms of all recordings in it; one with a CC-BY-SA or Free Art recording",
-        "is passed on under that licence.",
-        "",
-        "| clip | licence | author | from |",
-        "|---|---|---|---|",
-    ]
+    """Markdown that names the author and the licence of the weights and of every clip."""
+    lines = []
     for entry in entries:
         cells = (entry["path"], entry["licence"], entry["attribution"], entry["source"])
-        lines.append(
-            "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-        )
-    return "\n".join(lines) + "\n"
+        escaped = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
+        lines.append("| " + " | ".join(escaped) + " |")
+    return WEIGHTS + "\n".join(lines) + "\n"

@@ -61,7 +61,7 @@ def listen(
         wording(rng.choice(PROMPTS.train[item.clip.task]), text)
         for item, text in zip(items, texts, strict=True)
     ]
-    loss = network.text_loss(tokens, kept, words, corrupt=0.1)
+    loss = network.text_loss(tokens, kept, words, corrupt=0.2)
     wanted = [targets(item.clip) for item in items]
     if ctc_weight and any(wanted):
         loss = loss + ctc_weight * network.ctc_loss(tokens[:, : int(states.own.max())], states.own, wanted)
