@@ -249,9 +249,13 @@ def _descend_group(
 ) -> None:
     """Renew ``values`` and ``steps`` of one group in place; ``gradient``, at steps * scale, is used up."""
     lowest, highest = -zero, scheme.top - zero
-    for j, pivot in enumerate(pivots):
-        before = steps[j] * scale
-        step = torch.add(before, gradient[j], alpha=1 / pivot).div_(scale).round_()
-        torch.clamp(step, lowest, highest, out=steps[j])
-        torch.mul(steps[j], scale, out=values[j])
-        gradient[j + 1 :].addr_(local[j, j + 1 :], values[j] - before, alpha=-1)
+    for start in range(0, len(pivots), _BLOCK):
+        stop = min(start + _BLOCK, len(pivots))
+        before = steps[start:stop] * scale
+        for j in range(start, stop):
+            old = before[j - start]
+            step = torch.add(old, gradient[j], alpha=1 / pivots[j]).div_(scale).round_()
+            torch.clamp(step, lowest, highest, out=steps[j])
+            torch.mul(steps[j], scale, out=values[j])
+            gradient[j + 1 : stop].addr_(local[j, j + 1 : stop], values[j] - old, alpha=-1)
+        gradient[stop:].addmm_(local[stop:, start:stop], values[start:stop] - before, alpha=-1)

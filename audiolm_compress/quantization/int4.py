@@ -13,7 +13,6 @@ from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.kernels import Buffers, Shape, stored_parts
 from audiolm_compress.quantization.packing import pack
 
-
 _int4_product = torch.ops.aten._weight_int4pack_mm_for_cpu.default
 
 

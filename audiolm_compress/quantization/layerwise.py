@@ -239,6 +239,7 @@ def _solve(
             scheme,
             act_order=options.act_order,
             damping=options.damping,
+            sweeps=0 if scheme.bits == 8 else 1,  # nothing is left to win at 8 bit
             dtype=stacked.dtype,
         )
         start = 0
