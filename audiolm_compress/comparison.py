@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from audiolm_compress.benchmark.environment import describe_environment
-from audiolm_compress.benchmark.measurements import Measurements
-from audiolm_compress.benchmark.process import measure
-from audiolm_compress.benchmark.settings import BenchmarkSettings
 from audiolm_compress.devices import choose_device
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.measurement.process import measure
+from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, data_settings
 from audiolm_compress.report import Report

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from audiolm_compress.benchmark.environment import describe_environment
-from audiolm_compress.benchmark.process import measure
 from audiolm_compress.data.example import Example
 from audiolm_compress.devices import choose_device
 from audiolm_compress.errors import AudioLMError, PassError
 from audiolm_compress.folders import check_replaceable, whole_folder
+from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.measurement.process import measure
 from audiolm_compress.passes.base import Context, Progress, Silent
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.reload_check import Behaviour

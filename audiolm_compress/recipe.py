@@ -27,8 +27,8 @@ from pydantic import (
     field_validator,
 )
 
-from audiolm_compress.benchmark.settings import BenchmarkSettings
 from audiolm_compress.errors import RecipeError
+from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.recipe_errors import explain

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from audiolm_compress.benchmark.settings import ClipSource
 from audiolm_compress.data.example import Example
 from audiolm_compress.data.loading import load_examples
+from audiolm_compress.measurement.settings import ClipSource
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, Recipe
 from audiolm_compress.salmonn.load import TINY

@@ -17,6 +17,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,7 +60,7 @@ def measure(outputs: int, inputs: int) -> dict[str, dict[int, float]]:
         dense = nn.Linear(inputs, outputs, bias=False, dtype=dtype)
         x = {rows: torch.randn(rows, inputs, dtype=dtype) for rows in ROWS}
         name = f"Linear {str(dtype).removeprefix('torch.')}"
-        figures[name] = {rows: microseconds(lambda rows=rows: dense(x[rows])) for rows in ROWS}
+        figures[name] = {rows: microseconds(partial(dense, x[rows])) for rows in ROWS}
     x = {rows: torch.randn(rows, inputs, dtype=torch.bfloat16) for rows in ROWS}
     for scheme in SCHEMES:
         layer = packed(weight, scheme)
@@ -69,9 +70,7 @@ def measure(outputs: int, inputs: int) -> dict[str, dict[int, float]]:
                 layer.kernel.few_rows = few_rows
             elif path == "packed":
                 continue
-            figures[f"{name}, {path}"] = {
-                rows: microseconds(lambda rows=rows: layer(x[rows])) for rows in ROWS
-            }
+            figures[f"{name}, {path}"] = {rows: microseconds(partial(layer, x[rows])) for rows in ROWS}
     return figures
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from audiolm_compress.benchmark.measurements import Measurements
 from audiolm_compress.errors import DataError
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap, paired_wer
 from audiolm_compress.metrics.wer import ClipErrors
 

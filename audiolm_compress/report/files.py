@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from audiolm_compress.benchmark.csv_files import write_clip_csv
+from audiolm_compress.measurement.csv_files import write_clip_csv
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.report.markdown import model_card
 from audiolm_compress.report.report import Report

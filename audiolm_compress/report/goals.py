@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.recipe import Goals
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from audiolm_compress.benchmark.measurements import ClipResult
+from audiolm_compress.measurement.measurements import ClipResult
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.report import rows
 from audiolm_compress.report.step import Step

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from audiolm_compress.benchmark.measurements import Measurements
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import Interval, PairedResult
 from audiolm_compress.recipe import Goals
 from audiolm_compress.report.differences import differences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from audiolm_compress.benchmark.measurements import Latency, Measurements
+from audiolm_compress.measurement.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
 from audiolm_compress.report.goals import Goal

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from audiolm_compress.benchmark.measurements import ClipResult, Latency, Measurements, Memory, Spread
+from audiolm_compress.measurement.measurements import ClipResult, Latency, Measurements, Memory, Spread
 
 
 def latency(protocol: str, ttft: float, tpot: float) -> Latency:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from audiolm_compress.benchmark.measurements import Measurements
 from audiolm_compress.errors import DataError
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.passes import MergeLora
 from audiolm_compress.passes.base import PassReport
 from audiolm_compress.recipe import Goals, load_recipe

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiolm_compress.benchmark.measurements import ClipResult, Measurements
+from audiolm_compress.measurement.measurements import ClipResult, Measurements
 
 _SCORES = (
     "testset_id",

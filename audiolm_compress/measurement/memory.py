@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from audiolm_compress.benchmark.measurements import Memory
+from audiolm_compress.measurement.measurements import Memory
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")

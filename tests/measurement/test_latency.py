@@ -8,15 +8,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from audiolm_compress.benchmark.latency import (
+from audiolm_compress.data.example import Example
+from audiolm_compress.measurement.latency import (
     clips_latency,
     noise_latency,
     quiet_clock,
     steps,
     timed_answer,
 )
-from audiolm_compress.benchmark.settings import BenchmarkSettings
-from audiolm_compress.data.example import Example
+from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.salmonn.model import Salmonn
 
 SETTINGS = BenchmarkSettings.model_validate(

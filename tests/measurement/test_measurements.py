@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from audiolm_compress.benchmark.csv_files import write_clip_csv
-from audiolm_compress.benchmark.measurements import ClipResult, Latency, Measurements, Memory, Spread
-from audiolm_compress.benchmark.quality import score
+from audiolm_compress.measurement.csv_files import write_clip_csv
+from audiolm_compress.measurement.measurements import ClipResult, Latency, Measurements, Memory, Spread
+from audiolm_compress.measurement.quality import score
 from audiolm_compress.metrics.cider import cider_d
 from audiolm_compress.metrics.wer import wer
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiolm_compress.benchmark.memory import PeakMeter
+from audiolm_compress.measurement.memory import PeakMeter
 
 MEGABYTE = 1 << 20
 

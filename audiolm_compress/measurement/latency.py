@@ -16,10 +16,10 @@ from statistics import fmean
 
 import torch
 
-from audiolm_compress.benchmark.measurements import Latency, Spread
-from audiolm_compress.benchmark.settings import BenchmarkSettings
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import in_turn
+from audiolm_compress.measurement.measurements import Latency, Spread
+from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.salmonn.model import Inputs, Salmonn
 
 _NOISE_SECONDS = 10

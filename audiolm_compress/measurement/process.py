@@ -14,14 +14,14 @@ from typing import BinaryIO
 
 import audiolm_compress
 from audiolm_compress import errors
-from audiolm_compress.benchmark.measurements import Measurements
-from audiolm_compress.benchmark.quality import score
-from audiolm_compress.benchmark.request import Request
-from audiolm_compress.benchmark.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.measurement.quality import score
+from audiolm_compress.measurement.request import Request
+from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.passes.base import Progress, Silent
 
-_WORKER = "audiolm_compress.benchmark.worker"
+_WORKER = "audiolm_compress.measurement.worker"
 _TAIL = 20  # lines of a broken process's output that are shown
 
 

@@ -1,4 +1,6 @@
-"""The process in which one model is measured: ``python -m audiolm_compress.benchmark.worker REQUEST RESULT``.
+"""The measured process: loads one model, times it, lets it answer, and writes what it found.
+
+    python -m audiolm_compress.measurement.worker REQUEST RESULT
 
 REQUEST is a JSON file (see ``Request``). RESULT is written as a whole at the end: ``{"measurements": ...}``,
 without scores yet, or ``{"error": {"type", "message"}}``. Progress goes to standard output, one JSON object a
@@ -16,14 +18,14 @@ from typing import Any, TextIO
 
 import torch
 
-from audiolm_compress.benchmark.environment import describe_environment
-from audiolm_compress.benchmark.latency import clips_latency, noise_latency, steps
-from audiolm_compress.benchmark.measurements import Measurements
-from audiolm_compress.benchmark.memory import PeakMeter
-from audiolm_compress.benchmark.quality import answer_clips, used_decode
-from audiolm_compress.benchmark.request import Request
 from audiolm_compress.data.loading import load_examples
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.measurement.latency import clips_latency, noise_latency, steps
+from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.measurement.memory import PeakMeter
+from audiolm_compress.measurement.quality import answer_clips, used_decode
+from audiolm_compress.measurement.request import Request
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
 from audiolm_compress.salmonn.load import load_model
 

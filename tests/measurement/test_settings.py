@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from audiolm_compress.benchmark.settings import BenchmarkSettings
+from audiolm_compress.measurement.settings import BenchmarkSettings
 
 
 def test_decode_changes_by_kind_and_by_task() -> None:

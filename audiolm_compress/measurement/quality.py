@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from audiolm_compress.benchmark.measurements import ClipResult
-from audiolm_compress.benchmark.settings import BenchmarkSettings
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import batches
 from audiolm_compress.data.tasks import TaskKind
+from audiolm_compress.measurement.measurements import ClipResult
+from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.metrics.bootstrap import interval
 from audiolm_compress.metrics.cider import cider_d
 from audiolm_compress.metrics.spider import spider

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from audiolm_compress.benchmark.settings import BenchmarkSettings, ClipSource
+from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.settings import Settings
 
 

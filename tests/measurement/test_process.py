@@ -13,12 +13,12 @@ import pytest
 import soundfile
 import torch
 
-from audiolm_compress.benchmark.measurements import Measurements
-from audiolm_compress.benchmark.process import measure
-from audiolm_compress.benchmark.request import Request
-from audiolm_compress.benchmark.settings import BenchmarkSettings, ClipSource
-from audiolm_compress.benchmark.worker import Reporter, measure_here
 from audiolm_compress.errors import AudioLMError, DataError
+from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.measurement.process import measure
+from audiolm_compress.measurement.request import Request
+from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
+from audiolm_compress.measurement.worker import Reporter, measure_here
 from audiolm_compress.salmonn.model import Salmonn
 
 SETTINGS = BenchmarkSettings.model_validate(
@@ -117,7 +117,7 @@ def test_a_killed_process_is_an_error_that_says_so(source: str, annotation: Path
     class Killer(Recorder):
         def start(self, description: str, total: int) -> None:
             for child in psutil.Process().children():
-                if "audiolm_compress.benchmark.worker" in child.cmdline():
+                if "audiolm_compress.measurement.worker" in child.cmdline():
                     child.send_signal(signal.SIGKILL)
 
     clips = ClipSource(test=(str(annotation),))
