@@ -14,6 +14,7 @@ of the weights that the package ships, and what was done otherwise when they wer
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -265,6 +266,7 @@ def stage_bundle(args: argparse.Namespace) -> None:
         "scores": {
             name: {"metric": group["metric"], "score": group["score"]} for name, group in scores.items()
         },
+        "notes": args.notes,
         "data": count_data(args),
         "stages": {name: read_stage(args.out / name) for name in args.stages},
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
@@ -295,13 +297,11 @@ def voice_of(source: str) -> str:
 
 
 def read_stage(folder: Path) -> dict[str, Any]:
-    """Steps, seconds and curve of a stage."""
+    """Steps, seconds and curve of a stage; the clock of a stage that was continued starts again."""
     curve = json.loads((folder / CURVE).read_text(encoding="utf-8"))
-    return {
-        "steps": curve[-1]["step"],
-        "seconds": round(max(p.get("seconds", 0) for p in curve)),
-        "curve": curve,
-    }
+    clock = [point["seconds"] for point in curve if "seconds" in point]
+    ends = [a for a, b in itertools.pairwise([*clock, 0.0]) if b < a]
+    return {"steps": curve[-1]["step"], "seconds": round(sum(ends)), "curve": curve}
 
 
 def read_sources(texts: Sequence[str]) -> list[Source]:
@@ -372,6 +372,7 @@ def main() -> None:
     parser.add_argument("--read", type=int, default=0, help="one batch of reading after so many of listening")
     parser.add_argument("--model", type=Path, help="folder to write (bundle)")
     parser.add_argument("--stages", nargs="*", default=[], help="stages whose curves to report (bundle)")
+    parser.add_argument("--notes", nargs="*", default=[], help="remarks for the result file (bundle)")
     parser.add_argument("--result", type=Path, help="file for the scores (bundle)")
     parser.add_argument("--test", nargs="+", default=[], help="GROUP=ANNOTATION[@ROOT][:LIMIT] (bundle)")
     parser.add_argument("--calibration", nargs="+", default=[], help="as --test (bundle)")

@@ -19,7 +19,7 @@ from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
 
-DECODE = DecodeSettings(max_new_tokens=64, num_beams=1, end_sym=END)
+DECODE = DecodeSettings(max_new_tokens=64, num_beams=4, end_sym=END)
 
 
 def assemble(network: Network, tokenizer: PreTrainedTokenizerBase, whisper: Path, beats: Path) -> Salmonn:
