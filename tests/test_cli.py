@@ -127,6 +127,8 @@ def test_interrupting_leaves_nothing_and_says_so(parity: Path, tmp_path: Path) -
         stdout=subprocess.DEVNULL,
         text=True,
         env=os.environ | {"COLUMNS": "80"},
+        # Where the tests run in the background of a shell, children would inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     heard = ""

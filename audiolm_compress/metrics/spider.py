@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from audiolm_compress.metrics.cider import cider_d, prepare_captions
 
@@ -46,11 +47,12 @@ def spice_missing() -> str:
             reasons.append(f"{java!r} is not one of the Java versions 8 to 13 that aac-metrics supports")
     except ValueError:
         reasons.append(f"no Java program {java!r} (AAC_METRICS_JAVA_PATH names another)")
-    cache = get_default_cache_path()
+    cache = Path(get_default_cache_path())
     try:
-        check_spice_install(cache)
+        check_spice_install(str(cache))
     except OSError:
-        reasons.append(f"its files are not in {cache} (aac-metrics-download fetches them)")
+        shown = f"~/{cache.relative_to(Path.home())}" if cache.is_relative_to(Path.home()) else cache
+        reasons.append(f"its files are not in {shown} (aac-metrics-download fetches them)")
     return f"SPICE not installed: {'; '.join(reasons)}" if reasons else ""
 
 
