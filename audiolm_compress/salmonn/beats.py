@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from audiolm_compress.errors import BaselineError, DataError
 from audiolm_compress.salmonn.beats_layers import BeatsConfig, BeatsLayer, WeightNormConv
 from audiolm_compress.salmonn.fbank import FRAME_LENGTH, FRAME_SHIFT, beats_fbank
+from audiolm_compress.salmonn.fit import check_fit
 from audiolm_compress.salmonn.torch_file import read_torch_file
 
 _TABLE = "relative_attention_bias.weight"
@@ -186,16 +187,7 @@ def load_beats(path: str | Path) -> Beats:
     with torch.device("meta"):
         model = Beats(BeatsConfig.from_dict(checkpoint["cfg"]))
     state: dict[str, Tensor] = dict(checkpoint["model"])
-    expected = model.upstream_state_dict()
-    problems = [f"missing {name}" for name in sorted(expected.keys() - state.keys())]
-    problems += [f"unknown {name}" for name in sorted(state.keys() - expected.keys())]
-    problems += [
-        f"{name} has shape {list(state[name].shape)}, not {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    if problems:
-        raise BaselineError(f"the tensors of {path} do not fit its cfg: " + "; ".join(problems))
+    check_fit(state, model.upstream_state_dict(), path)
     model.load_state_dict(state, assign=True)
     return model
 

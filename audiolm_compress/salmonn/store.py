@@ -38,6 +38,7 @@ from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
 from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.fit import check_fit
 from audiolm_compress.salmonn.lora import add_lora, describe_lora
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
@@ -166,16 +167,7 @@ def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
 
 def _fill(model: Salmonn, tensors: dict[str, Tensor], aliases: Mapping[str, str], folder: Path) -> None:
     tensors |= {alias: tensors[name] for alias, name in aliases.items() if name in tensors}
-    own = model.state_dict()
-    problems = [f"missing {name}" for name in sorted(own.keys() - tensors.keys())]
-    problems += [f"unknown {name}" for name in sorted(tensors.keys() - own.keys())]
-    problems += [
-        f"{name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in own and own[name].shape != tensor.shape
-    ]
-    if problems:
-        raise BaselineError(f"the tensors of {folder} do not fit its config:\n  " + "\n  ".join(problems))
+    check_fit(tensors, model.state_dict(), folder)
     model.load_state_dict(tensors, assign=True)
     if isinstance(model.causal_lm.get_output_embeddings(), TiedHead):
         tie_heads(model)
