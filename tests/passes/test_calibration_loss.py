@@ -1,0 +1,41 @@
+"""The calibration loss: the mean over tokens, however the clips are batched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from audiolm_compress.errors import PassError
+from audiolm_compress.passes.base import Context
+from audiolm_compress.passes.calibration_loss import calibration_loss
+from audiolm_compress.salmonn.model import IGNORED, Salmonn
+
+
+def test_mean_over_tokens(small_model: Callable[..., Salmonn], context: Context) -> None:
+    """Against the log-probabilities of one token after the other."""
+    model = small_model().train()
+    examples = context.calibration[:3]
+    found = calibration_loss(model, examples, batch_size=2)
+    assert model.training
+    model.eval()
+    surprises = []
+    with torch.no_grad():
+        # The batches of the loss: a clip's tokens depend on the length of its neighbours.
+        for batch in (examples[:2], examples[2:]):
+            inputs = model.prepare_training(batch)
+            log_p = model.score(inputs).log_softmax(-1)
+            assert inputs.labels is not None
+            surprises += [
+                -log_p[row, place - 1, label].item()
+                for row, labels in enumerate(inputs.labels.tolist())
+                for place, label in enumerate(labels)
+                if label != IGNORED
+            ]
+    assert found == pytest.approx(sum(surprises) / len(surprises), rel=1e-5)
+
+
+def test_no_clips(small_model: Callable[..., Salmonn]) -> None:
+    with pytest.raises(PassError, match="there are none; give calibration data"):
+        calibration_loss(small_model(), [])
