@@ -35,7 +35,8 @@ from audiolm_compress.quantization.blocks import Replay, find_blocks, target_lin
 from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.layerwise import Layer, Options, quantize_blocks, quantize_linears
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
-from audiolm_compress.salmonn.model import PARTS, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.structure import PARTS
 from audiolm_compress.settings import Settings
 
 Bits = Literal[2, 3, 4, 8]
