@@ -18,20 +18,19 @@ fast kernel exists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
-from audiolm_compress.quantization.blocks import Replay, find_blocks, target_linears
+from audiolm_compress.passes.part_calibration import evaluating, part_calibration
+from audiolm_compress.passes.targets import matches
+from audiolm_compress.quantization.blocks import find_blocks, target_linears
 from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.layerwise import Layer, Options, quantize_blocks, quantize_linears
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
@@ -99,8 +98,8 @@ class Gptq(Pass):
             options = Options(
                 schemes.get, model.replace_module, self.act_order, self.damping, context.progress.advance
             )
-            with _evaluating(model):
-                run, masks = _calibration(model, part, context.calibration, self.batch_size)
+            with evaluating(model):
+                run, masks = part_calibration(model, part, context.calibration, self.batch_size)
                 layers += quantize_blocks(blocks, run, masks, options) if blocks else []
                 single = {
                     name: linear
@@ -130,7 +129,7 @@ class Gptq(Pass):
             targets[part] = found
         names = [name for part in targets.values() for name in part]
         for override in self.overrides:
-            if not any(_matches(name, override.match) for name in names):
+            if not any(matches(name, override.match) for name in names):
                 raise PassError(
                     f"gptq: the override {override.match!r} matches no layer; names look like {names[0]}"
                 )
@@ -138,7 +137,7 @@ class Gptq(Pass):
 
     def _scheme(self, name: str) -> Scheme | None:
         """The scheme of a layer, None to skip it."""
-        chosen = next((o for o in reversed(self.overrides) if _matches(name, o.match)), None)
+        chosen = next((o for o in reversed(self.overrides) if matches(name, o.match)), None)
         if chosen is None:
             return Scheme(self.bits, self.group_size, self.symmetric)
         if chosen.skip:
@@ -197,7 +196,7 @@ def quantize_llm(
     progress.start("gptq", len(blocks))
     before = _bytes(model)
     options = Options(lambda name: scheme, model.set_submodule, advance=progress.advance)
-    with _evaluating(model):
+    with evaluating(model):
         layers = quantize_blocks(
             blocks,
             lambda index: model(**batches[index], use_cache=False),
@@ -207,24 +206,6 @@ def quantize_llm(
     return _report(model, layers, before, _bytes(model), [])
 
 
-def _calibration(
-    model: Salmonn, part: str, examples: Sequence[Example], batch_size: int
-) -> tuple[Replay, list[Tensor | None]]:
-    """How to run ``part`` on calibration batch i, and what counts in each batch (None: everything)."""
-    if part == "audio_encoder":
-        batch_size = 1  # clips differ in length and nothing says inside which positions are padding
-    batches = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
-    if part == "llm":
-        inputs = [model.prepare_training(batch) for batch in batches]
-        return (lambda index: model.score(inputs[index])), [batch.mask for batch in inputs]
-    waveforms = [[example.waveform for example in batch] for batch in batches]
-    if part == "connector":
-        states = [(model.encode_speech(batch), model.encode_sound(batch)) for batch in waveforms]
-        return (lambda index: model.connect(*states[index])), [None] * len(batches)
-    encode = model.encode_speech if part == "speech_encoder" else model.encode_sound
-    return (lambda index: encode(waveforms[index])), [None] * len(batches)
-
-
 def _token_batch(batch: Tensor | Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Arguments of the model for one calibration batch."""
     fields = batch if isinstance(batch, Mapping) else {"input_ids": batch}
@@ -232,24 +213,6 @@ def _token_batch(batch: Tensor | Mapping[str, Tensor], device: torch.device) -> 
     if "input_ids" not in kept:
         raise PassError(f"quantize_llm: a calibration batch needs input_ids; it has {sorted(fields)}")
     return {name: torch.atleast_2d(tensor) for name, tensor in kept.items()}
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a full name fits, with or without the names that a LoRA wrapping adds."""
-    plain = name.replace(".base_model.model.", ".", 1).removesuffix(".base_layer")
-    return fnmatchcase(name, pattern) or fnmatchcase(plain, pattern)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout and without gradients."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(training)
 
 
 def _bytes(model: nn.Module) -> int:
