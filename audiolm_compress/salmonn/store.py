@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -44,9 +43,11 @@ from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
 from audiolm_compress.salmonn.quiet import quiet_transformers
 from audiolm_compress.salmonn.upstream import attention_of
+from audiolm_compress.salmonn.widths import describe_widths, llm_config, narrow_speech_heads
 
 FORMAT = "audiolm_compress model 1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+_PIECE = 256 * 2**20  # bytes that are read through one map
 
 
 def is_model_folder(path: Path) -> bool:
@@ -107,11 +108,11 @@ def load(folder: str | Path) -> Salmonn:
     try:
         with quiet_transformers():
             model = _build(config, folder)
-        # Own, aligned memory: mapped file pages give other kernels and so other roundings than before saving.
-        tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
+        tensors = _read(folder / WEIGHTS)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise BaselineError(f"model folder {folder} is damaged: {type(error).__name__}: {error}") from error
     _fill(model, tensors, config["aliases"], folder)
+    tensors.clear()  # packed layers are rearranged below: what they were loaded from must go layer by layer
     for name, dtype in config["dtypes"].items():
         model.cast(getattr(torch, dtype), (name,))
     for warning in prepare_modules(model):
@@ -133,18 +134,22 @@ def _describe(model: Salmonn) -> dict[str, Any]:
         "decode": {task: settings.model_dump() for task, settings in model.decode.items()},
         "end_symbol": model.end_symbol,
         "max_text_tokens": model.max_text_tokens,
+        "bucket_seconds": model.bucket_seconds,
+        "widths": describe_widths(model.speech_encoder),
         "replaced": model.replaced,
     }
 
 
 def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
     """The model with empty weights: parameters on the meta device, computed buffers in place."""
-    llm_config = AutoConfig.for_model(**config["llm"])
+    llm_sizes = llm_config(config["llm"])
     with init_empty_weights(include_buffers=False):
         speech_encoder = WhisperEncoder._from_config(WhisperConfig.from_dict(config["speech_encoder"]))
         audio_encoder = config["audio_encoder"] and Beats(BeatsConfig.from_dict(config["audio_encoder"]))
         connector = Connector(ConnectorConfig(**config["connector"]))
-        llm: Any = AutoModelForCausalLM.from_config(llm_config, attn_implementation=attention_of(llm_config))
+        llm: Any = AutoModelForCausalLM.from_config(llm_sizes, attn_implementation=attention_of(llm_sizes))
+        if "speech_heads" in (widths := config.get("widths", {})):
+            narrow_speech_heads(speech_encoder, widths["speech_heads"])
     llm.generation_config = GenerationConfig.from_dict(config["generation"])
     if config["lora"] is not None:
         llm = add_lora(llm, **config["lora"], empty=True)
@@ -159,10 +164,31 @@ def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
         {task: DecodeSettings(**settings) for task, settings in config["decode"].items()},
         end_symbol=config["end_symbol"],
         max_text_tokens=config["max_text_tokens"],
+        bucket_seconds=config.get("bucket_seconds"),
     )
     for name, spec in config["replaced"].items():
         model.replace_module(name, module_from_spec(spec))
     return model
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, in memory of their own.
+
+    Own, aligned memory: mapped file pages give other kernels and so other roundings than before saving. And
+    piece by piece: pages that were read count as this process's memory until their map is closed, so that one
+    map of the whole file would double the peak.
+    """
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+    tensors: dict[str, Tensor] = {}
+    while names:
+        read = 0
+        with safe_open(path, framework="pt") as file:
+            while names and read < _PIECE:
+                name = names.pop()
+                tensors[name] = file.get_tensor(name).clone()
+                read += tensors[name].nbytes
+    return tensors
 
 
 def _fill(model: Salmonn, tensors: dict[str, Tensor], aliases: Mapping[str, str], folder: Path) -> None:
