@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import BaselineError, DataError
 from audiolm_compress.salmonn.beats_layers import BeatsConfig, BeatsLayer, WeightNormConv
-from audiolm_compress.salmonn.fbank import FRAME_LENGTH, FRAME_SHIFT, beats_fbank
+from audiolm_compress.salmonn.fbank import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, beats_fbank, frame_count
 from audiolm_compress.salmonn.fit import check_fit
 from audiolm_compress.salmonn.torch_file import read_torch_file
 
@@ -90,6 +90,11 @@ class Beats(nn.Module):
             x = self.post_extract_proj(x)
         x = F.dropout(x, self.config.dropout_input, self.training)
         return BeatsOutput(self.encoder(x, padding_mask), padding_mask)
+
+    def token_count(self, samples: int) -> int:
+        """Tokens of a clip of that many samples."""
+        patch = self.config.input_patch_size
+        return frame_count(samples) // patch * (MEL_BINS // patch)
 
     def classify(self, waveforms: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Class probabilities [batch, classes]: sigmoid of the predictor's mean over valid tokens.

@@ -61,6 +61,12 @@ class ConnectorConfig:
             return self.queries
         return max(0, (frames - self.window) // self.stride + 1) * self.queries
 
+    def whole_windows(self, frames: int) -> int:
+        """``frames`` rounded up until a window ends with the last of them, so that none is dropped."""
+        if self.window == 0:
+            return frames
+        return self.window + max(0, -((self.window - frames) // self.stride)) * self.stride
+
 
 class Attention(nn.Module):
     """Multi-head attention with separate projections, so that each can be quantised or pruned."""

@@ -22,27 +22,14 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from audiolm_compress.data.example import SAMPLE_RATE, Example
+from audiolm_compress.data.example import Example
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.connector import Connector
 from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.hearing import AudioTokens, Hearing
 from audiolm_compress.salmonn.prompts import Prompts
-from audiolm_compress.salmonn.structure import Structure
 
 IGNORED = -100
-
-
-@dataclass(frozen=True)
-class AudioTokens:
-    """What the LLM reads of a clip.
-
-    Attributes:
-        embeddings: [batch, tokens, hidden], before the embedding scale that some LLMs have.
-        mask: int64 [batch, tokens], 1 where a token is to be read.
-    """
-
-    embeddings: Tensor
-    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -60,7 +47,7 @@ class Inputs:
     labels: Tensor | None = None
 
 
-class Salmonn(Structure):
+class Salmonn(Hearing):
     """An audio language model of the SALMONN family.
 
     Args:
@@ -69,11 +56,12 @@ class Salmonn(Structure):
         connector: turns encoder states into audio tokens.
         llm: any causal LM of transformers, or a peft model around one (LoRA unmerged).
         tokenizer: of the LLM, with a pad token.
-        feature_extractor: makes Whisper's log-mel input, padded to 30 s.
+        feature_extractor: makes Whisper's log-mel input.
         prompts: instructions per task.
         decode: settings of generation under ``default`` and, where they differ, per task.
         end_symbol: text that ends every answer in training.
         max_text_tokens: longest text in training, end symbol included.
+        bucket_seconds: see ``Hearing``.
     """
 
     def __init__(
@@ -88,6 +76,7 @@ class Salmonn(Structure):
         decode: Mapping[str, DecodeSettings] | None = None,
         end_symbol: str = "</s>",
         max_text_tokens: int = 300,
+        bucket_seconds: float | None = None,
     ) -> None:
         super().__init__()
         self.speech_encoder = speech_encoder
@@ -100,57 +89,7 @@ class Salmonn(Structure):
         self.decode = {"default": DecodeSettings(end_sym=end_symbol)} if decode is None else dict(decode)
         self.end_symbol = end_symbol
         self.max_text_tokens = max_text_tokens
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.connector.ln_speech.weight.device
-
-    # From sound to audio tokens
-
-    def encode_audio(self, waveforms: Sequence[Tensor]) -> AudioTokens:
-        """Hear clips.
-
-        Args:
-            waveforms: float samples at 16 kHz in [-1, 1], one tensor of shape [samples] a clip. Clips
-                shorter than 1 s are padded with silence. Whisper hears the first 30 s of a longer one.
-
-        Returns:
-            Audio tokens of all clips; whatever a clip's length, Whisper's 30 s of states are read.
-        """
-        return self.connect(self.encode_speech(waveforms), self.encode_sound(waveforms))
-
-    def encode_speech(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """Whisper's states [batch, 1500, speech_width]."""
-        features = self.feature_extractor(
-            [waveform.float().cpu().numpy() for waveform in waveforms],
-            sampling_rate=SAMPLE_RATE,
-            return_tensors="pt",
-        ).input_features
-        weight = self.speech_encoder.conv1.weight
-        return self.speech_encoder(features.to(weight.device, weight.dtype)).last_hidden_state
-
-    def encode_sound(self, waveforms: Sequence[Tensor]) -> Tensor | None:
-        """BEATs' states [batch, tokens, audio_width]; None without BEATs.
-
-        The states under the padding of a shorter clip stay in and the connector reads them, as upstream's
-        does: an answer can depend on the length of the clips beside it, but not on their content.
-        """
-        if self.audio_encoder is None:
-            return None
-        lengths = [max(len(waveform), SAMPLE_RATE) for waveform in waveforms]
-        batch = torch.zeros(len(lengths), max(lengths), device=self.device)
-        for row, waveform in zip(batch, waveforms, strict=True):
-            row[: len(waveform)] = waveform
-        ends = torch.tensor(lengths, device=self.device)
-        padding = torch.arange(batch.shape[1], device=self.device) >= ends[:, None]
-        return self.audio_encoder(batch, padding if padding.any() else None).features
-
-    def connect(self, speech_states: Tensor, audio_states: Tensor | None) -> AudioTokens:
-        """Audio tokens of encoder states: Whisper [batch, T, Ds] and BEATs [batch, N, Da]."""
-        embeddings = self.connector(speech_states, audio_states)
-        mask = torch.ones(embeddings.shape[:2], dtype=torch.int64, device=embeddings.device)
-        return AudioTokens(embeddings, mask)
+        self.bucket_seconds = bucket_seconds
 
     # The prompt around the tokens
 
