@@ -39,7 +39,7 @@ class QuantizedLinear(nn.Module):
         self._prepared = False
         self.bias: Tensor | None
         self.register_buffer("bias", torch.zeros(out_features, dtype=dtype) if bias else None)
-        self._hold(self._empty(dtype, torch.device("cpu")))
+        self._hold(self._empty(dtype, torch.get_default_device()))
 
     @classmethod
     def from_codes(

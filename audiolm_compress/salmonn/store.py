@@ -25,6 +25,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedTokenizerBase,
     WhisperConfig,
     WhisperFeatureExtractor,
 )
@@ -84,7 +85,7 @@ def write(model: Salmonn, folder: Path, *, storage: Mapping[str, torch.dtype] | 
         dtype = storage.get(name.partition(".")[0])
         if dtype is not None and tensor.is_floating_point():
             tensors[name] = tensor.to(dtype)
-    config = _describe(model) | {
+    config = describe(model) | {
         "aliases": aliases,
         "dtypes": {name: _uniform_dtype(model, name) for name in storage},
     }
@@ -107,7 +108,8 @@ def load(folder: str | Path) -> Salmonn:
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     try:
         with quiet_transformers():
-            model = _build(config, folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = build(config, tokenizer, WhisperFeatureExtractor.from_pretrained(folder))
         tensors = _read(folder / WEIGHTS)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise BaselineError(f"model folder {folder} is damaged: {type(error).__name__}: {error}") from error
@@ -120,8 +122,8 @@ def load(folder: str | Path) -> Salmonn:
     return model.eval().requires_grad_(False)
 
 
-def _describe(model: Salmonn) -> dict[str, Any]:
-    """The JSON form of everything but tensors, tokenizer and feature extractor."""
+def describe(model: Salmonn) -> dict[str, Any]:
+    """The ``config.json`` of a model: everything but tensors, tokenizer and feature extractor."""
     return {
         "format": FORMAT,
         "speech_encoder": model.speech_encoder.config.to_diff_dict(),
@@ -140,8 +142,10 @@ def _describe(model: Salmonn) -> dict[str, Any]:
     }
 
 
-def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
-    """The model with empty weights: parameters on the meta device, computed buffers in place."""
+def build(
+    config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, feature_extractor: WhisperFeatureExtractor
+) -> Salmonn:
+    """The model of a ``config.json``, empty: parameters on the meta device, computed buffers in place."""
     llm_sizes = llm_config(config["llm"])
     with init_empty_weights(include_buffers=False):
         speech_encoder = WhisperEncoder._from_config(WhisperConfig.from_dict(config["speech_encoder"]))
@@ -158,8 +162,8 @@ def _build(config: Mapping[str, Any], folder: Path) -> Salmonn:
         audio_encoder,
         connector,
         llm,
-        AutoTokenizer.from_pretrained(folder),
-        WhisperFeatureExtractor.from_pretrained(folder),
+        tokenizer,
+        feature_extractor,
         Prompts.from_dict(config["prompts"]),
         {task: DecodeSettings(**settings) for task, settings in config["decode"].items()},
         end_symbol=config["end_symbol"],
