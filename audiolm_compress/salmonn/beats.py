@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,13 @@ class Beats(nn.Module):
         valid = ~output.padding_mask.unsqueeze(2)
         return ((logits * valid).sum(dim=1) / valid.sum(dim=1)).sigmoid()
 
+    def note_layers(self, count: int) -> None:
+        """Let the config tell that ``count`` layers are left of those that were trained together."""
+        config = replace(self.config, encoder_layers=count, deep_norm_layers=self.config.trained_layers)
+        self.config = self.encoder.config = config
+        for layer in self.encoder.layers:
+            layer.config = config
+
     def upstream_state_dict(self) -> dict[str, Tensor]:
         """The weights under the published names: the relative-position table under every layer."""
         state = dict(self.state_dict())
@@ -126,8 +133,8 @@ class Beats(nn.Module):
 class BeatsEncoder(nn.Module):
     """Positional convolution, relative-position table and Transformer layers.
 
-    ``layers`` may be replaced by a subset of itself. The residual scale of deep norm stays that of the
-    configured depth, which the weights were trained with.
+    ``layers`` may be replaced by a subset of itself, see :meth:`Beats.note_layers`. The residual scale of
+    deep norm stays that of the depth which the weights were trained with.
     """
 
     def __init__(self, config: BeatsConfig) -> None:

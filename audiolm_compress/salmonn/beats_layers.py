@@ -22,7 +22,8 @@ class BeatsConfig:
     """The ``cfg`` entry of a BEATs checkpoint; fields it does not give have these defaults.
 
     ``embed_dim`` is the width of the patch embedding, ``encoder_embed_dim`` that of the Transformer.
-    ``input_patch_size`` has no usable default: a checkpoint must give it.
+    ``input_patch_size`` has no usable default: a checkpoint must give it. ``deep_norm_layers`` is none of the
+    checkpoint's: the depth that the weights were trained with, where layers have been dropped since.
     """
 
     input_patch_size: int = -1
@@ -50,6 +51,18 @@ class BeatsConfig:
     finetuned_model: bool = False
     predictor_dropout: float = 0.1
     predictor_class: int = 527
+    deep_norm_layers: int | None = None
+    encoder_head_dim: int | None = None
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head: a share of the width, unless heads have been removed since."""
+        return self.encoder_head_dim or self.encoder_embed_dim // self.encoder_attention_heads
+
+    @property
+    def trained_layers(self) -> int:
+        """Depth that gives the residual scale of deep norm."""
+        return self.encoder_layers if self.deep_norm_layers is None else self.deep_norm_layers
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> BeatsConfig:
@@ -65,7 +78,7 @@ class BeatsConfig:
         wrong = []
         if self.input_patch_size < 1 or MEL_BINS % self.input_patch_size:
             wrong.append(f"input_patch_size={self.input_patch_size} does not divide the {MEL_BINS} mel bins")
-        if self.encoder_embed_dim % self.encoder_attention_heads:
+        if self.encoder_head_dim is None and self.encoder_embed_dim % self.encoder_attention_heads:
             wrong.append(f"encoder_attention_heads={self.encoder_attention_heads} does not divide the width")
         if self.encoder_embed_dim % self.conv_pos_groups:
             wrong.append(f"conv_pos_groups={self.conv_pos_groups} does not divide the width")
@@ -88,9 +101,9 @@ class BeatsLayer(nn.Module):
         self.fc2 = nn.Linear(config.encoder_ffn_embed_dim, width)
         self.final_layer_norm = nn.LayerNorm(width)
         deep = config.deep_norm and not config.layer_norm_first
-        self.residual_scale = (2.0 * config.encoder_layers) ** 0.25 if deep else 1.0
+        self.residual_scale = (2.0 * config.trained_layers) ** 0.25 if deep else 1.0
         if config.deep_norm:  # table 1 of arXiv:2203.00555, encoder only
-            gain = (8.0 * config.encoder_layers) ** -0.25
+            gain = (8.0 * config.trained_layers) ** -0.25
             for linear in (self.fc1, self.fc2, self.self_attn.v_proj, self.self_attn.out_proj):
                 nn.init.xavier_normal_(linear.weight, gain)
             for linear in (self.self_attn.q_proj, self.self_attn.k_proj):
@@ -120,18 +133,19 @@ class BeatsAttention(nn.Module):
         super().__init__()
         width, self.heads = config.encoder_embed_dim, config.encoder_attention_heads
         self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        inner = self.heads * config.head_dim
+        self.q_proj = nn.Linear(width, inner)
+        self.k_proj = nn.Linear(width, inner)
+        self.v_proj = nn.Linear(width, inner)
+        self.out_proj = nn.Linear(inner, width)
         self.gated = config.gru_rel_pos
         if self.gated:
-            self.grep_linear = nn.Linear(width // self.heads, 8)
+            self.grep_linear = nn.Linear(config.head_dim, 8)
             self.grep_a = nn.Parameter(torch.ones(1, self.heads, 1, 1))
 
     def forward(self, x: Tensor, position_bias: Tensor | None, key_bias: Tensor | None) -> Tensor:
         """``x`` [batch, tokens, width]; biases [heads, tokens, tokens] and [batch, 1, 1, tokens], or None."""
-        batch, tokens, width = x.shape
+        batch, tokens, _ = x.shape
         query = self.q_proj(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
         key = self.k_proj(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
         value = self.v_proj(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
@@ -145,7 +159,7 @@ class BeatsAttention(nn.Module):
             attn_mask=None if bias is None else bias.to(query.dtype),
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.out_proj(attended.transpose(1, 2).reshape(batch, tokens, width))
+        return self.out_proj(attended.transpose(1, 2).reshape(batch, tokens, -1))
 
     def _bias(self, query: Tensor, position_bias: Tensor | None, key_bias: Tensor | None) -> Tensor | None:
         if position_bias is None:

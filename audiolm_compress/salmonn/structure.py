@@ -79,6 +79,58 @@ class Structure(nn.Module):
         self.set_submodule(name, module)
         self.replaced[name] = module.spec()  # type: ignore[operator]  # nn.Module types every attribute as a module
 
+    def layers(self, part: str) -> nn.ModuleList:
+        """The Transformer layers of a part in the order of calling.
+
+        Raises:
+            PassError: the model has no such part, or layers of this part cannot be dropped.
+        """
+        if part not in self.parts():
+            raise PassError(f"layers of {part} were asked for; the model has {', '.join(self.parts())}")
+        if part == "connector":
+            raise PassError("the connector's layers cannot be dropped: its Q-Former needs all of them")
+        if part == "audio_encoder":
+            assert self.audio_encoder is not None
+            return self.audio_encoder.encoder.layers
+        return self.speech_encoder.layers if part == "speech_encoder" else self.causal_lm.base_model.layers
+
+    def keep_layers(self, part: str, indices: Sequence[int]) -> None:
+        """Keep some layers of a part, with their weights and adapters, and drop the others.
+
+        The part's config follows, per-layer entries such as Gemma-2's alternating ``layer_types`` included; a
+        kept layer gets the place in the KV cache of its new position; names in ``replaced`` are renumbered.
+        BEATs' layers keep the residual scale of the depth that they were trained with.
+
+        Args:
+            part: ``speech_encoder``, ``audio_encoder`` or ``llm``.
+            indices: of the kept layers, ascending.
+
+        Raises:
+            PassError: no such part or layer, none kept, or not in ascending order.
+        """
+        stack, kept = self.layers(part), list(indices)
+        if not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= len(stack):
+            raise PassError(
+                f"{part} has layers 0 to {len(stack) - 1}; asked to keep {kept}; "
+                f"name at least one of them, in ascending order"
+            )
+        name = next(name for name, module in self.named_modules() if module is stack)
+        self.set_submodule(name, nn.ModuleList(stack[index] for index in kept))
+        for position, index in enumerate(kept):
+            for module in stack[index].modules():
+                if isinstance(getattr(module, "layer_idx", None), int):
+                    module.layer_idx = position  # type: ignore[assignment]  # as replace_module
+        self.replaced = {
+            new: spec for old, spec in self.replaced.items() if (new := _renumbered(old, name, kept))
+        }
+        if part == "audio_encoder":
+            assert self.audio_encoder is not None
+            self.audio_encoder.note_layers(len(kept))
+        elif part == "speech_encoder":
+            self.speech_encoder.config.encoder_layers = len(kept)
+        else:
+            _keep_in_config(self.causal_lm.config, kept)
+
     def cast(self, dtype: torch.dtype, parts: Sequence[str] = PARTS) -> int:
         """Change the dtype of the parameters of ``parts``; returns how many changed.
 
@@ -106,3 +158,24 @@ class Structure(nn.Module):
                     seen.add(storage.data_ptr())
                     sizes[name] += storage.nbytes()
         return sizes
+
+
+def _renumbered(name: str, stack: str, kept: Sequence[int]) -> str | None:
+    """The new name of a module once only ``kept`` of ``stack`` are left; None if it goes with its layer."""
+    if not name.startswith(f"{stack}."):
+        return name
+    index, _, rest = name.removeprefix(f"{stack}.").partition(".")
+    return f"{stack}.{kept.index(int(index))}.{rest}" if int(index) in kept else None
+
+
+def _keep_in_config(config: Any, kept: Sequence[int]) -> None:
+    """Shorten the depth of an LLM's config, and every entry that holds one value a layer."""
+    depth = config.num_hidden_layers
+    per_layer = {
+        name: value
+        for name, value in config.to_dict().items()
+        if "layer" in name and isinstance(value, list | tuple) and len(value) == depth
+    }
+    for name, value in per_layer.items():
+        setattr(config, name, [value[index] for index in kept])
+    config.num_hidden_layers = len(kept)
