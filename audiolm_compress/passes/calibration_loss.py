@@ -5,16 +5,15 @@ loss = - sum over text tokens of log p(token | prompt, audio, tokens before it) 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
-from audiolm_compress.salmonn.model import IGNORED, Salmonn
+from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
 
 
-@torch.no_grad()
 def calibration_loss(model: Salmonn, examples: Sequence[Example], batch_size: int = 8) -> float:
     """Mean cross-entropy, in nats, of the examples' reference texts and their end symbols.
 
@@ -31,12 +30,21 @@ def calibration_loss(model: Salmonn, examples: Sequence[Example], batch_size: in
     """
     if not examples:
         raise PassError("the calibration loss needs clips, but there are none; give calibration data")
+    starts = range(0, len(examples), batch_size)
+    return prepared_loss(model, (model.prepare_training(examples[i : i + batch_size]) for i in starts))
+
+
+@torch.no_grad()
+def prepared_loss(model: Salmonn, batches: Iterable[Inputs]) -> float:
+    """``calibration_loss`` of batches from ``model.prepare_training``, for changes that they do not notice.
+
+    A generator's batches are prepared with dropout off too, and never more than one of them is in memory.
+    """
     training = model.training
     model.eval()
     total, tokens = 0.0, 0
     try:
-        for start in range(0, len(examples), batch_size):
-            inputs = model.prepare_training(examples[start : start + batch_size])
+        for inputs in batches:
             assert inputs.labels is not None
             count = int((inputs.labels[:, 1:] != IGNORED).sum())
             total += count * model.text_loss(inputs).item()
