@@ -11,7 +11,7 @@ audio is computed for one window and shared.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -173,6 +173,10 @@ class Connector(nn.Module):
         self.ln_audio = nn.LayerNorm(config.audio_width) if config.audio_width else None
         self.qformer = QFormer(config)
         self.projection = nn.Linear(config.hidden, config.llm_width)
+
+    def set_windows(self, window: int, stride: int) -> None:
+        """Read the frames in other windows; both in frames, see ``ConnectorConfig``."""
+        self.config = self.qformer.config = replace(self.config, window=window, stride=stride)
 
     def join(self, speech: Tensor, audio: Tensor | None) -> Tensor:
         """Norm both streams, zero-pad the shorter one at its end and concatenate the features.
