@@ -19,7 +19,7 @@ LAYERS = (
     {"errors", "settings", "folders", "devices"},
     {"data", "metrics", "quantization"},
     {"salmonn"},
-    {"training"},
+    {"training", "planning"},
     {"passes", "measurement"},
     {"recipe", "recipe_source", "recipe_errors"},
     {"report"},

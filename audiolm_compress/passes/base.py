@@ -13,6 +13,7 @@ from audiolm_compress.data.example import Example
 from audiolm_compress.settings import Settings
 
 if TYPE_CHECKING:
+    from audiolm_compress.planning.sketch import Sketch
     from audiolm_compress.salmonn.model import Salmonn
 
 
@@ -87,3 +88,21 @@ class Pass(Settings):
             PassError: the settings are impossible for this model.
         """
         raise NotImplementedError
+
+    def predict(self, sketch: Sketch) -> None:
+        """Do to the outline ``sketch.model`` what ``apply`` will do to the model, as far as sizes tell it.
+
+        What only the data will tell (which layers, which ranks) is assumed, and said in ``sketch.notes``.
+
+        Raises:
+            PassError: as ``apply``, where the settings are impossible for a model of these sizes.
+        """
+        sketch.notes.append(f"{self.kind} does not predict its effect; taken to change nothing")
+
+    def rehearsed(self, model: Salmonn) -> Pass:
+        """This pass with as little work as still goes all its ways, for a rehearsal on the small ``model``.
+
+        Numbers that only fit the real sizes are changed to such that fit ``model``; ``predict`` has checked
+        the real ones.
+        """
+        return self

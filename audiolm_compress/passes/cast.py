@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
+from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
 
 Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
@@ -65,9 +66,7 @@ class Cast(Pass):
         Raises:
             PassError: a part does not exist, there is no calibration clip, or an output overflows.
         """
-        absent = [part for part in self.parts if part not in model.parts()]
-        if absent:
-            raise PassError(f"cast: the model has no {', '.join(absent)}; it has {', '.join(model.parts())}")
+        self._check_parts(model)
         if not context.calibration:
             raise PassError("cast: no calibration clip to look for overflow with; give calibration data")
         before = model.weight_bytes()
@@ -84,6 +83,17 @@ class Cast(Pass):
             summary=f"cast {', '.join(self.parts)} to {self.dtype}",
             figures={"parameters_cast": changed, "saved_bytes": saved},
         )
+
+    def predict(self, sketch: Sketch) -> None:
+        """The parts' weights change their type."""
+        self._check_parts(sketch.model)
+        if sketch.model.cast(getattr(torch, self.dtype), self.parts):
+            sketch.run_clips(min(self.check_clips, sketch.calibration_clips))
+
+    def _check_parts(self, model: Salmonn) -> None:
+        absent = [part for part in self.parts if part not in model.parts()]
+        if absent:
+            raise PassError(f"cast: the model has no {', '.join(absent)}; it has {', '.join(model.parts())}")
 
     def _check(self, model: Salmonn, context: Context) -> None:
         clips = context.calibration[: self.check_clips]

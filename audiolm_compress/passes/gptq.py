@@ -30,6 +30,8 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
 from audiolm_compress.passes.part_calibration import evaluating, part_calibration
 from audiolm_compress.passes.targets import matches
+from audiolm_compress.planning.sketch import Sketch, empty_linear
+from audiolm_compress.planning.work import Clip
 from audiolm_compress.quantization.blocks import find_blocks, target_linears
 from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.layerwise import Layer, Options, quantize_blocks, quantize_linears
@@ -81,11 +83,7 @@ class Gptq(Pass):
                 little calibration data.
         """
         targets = self._targets(model)
-        schemes = {
-            name: scheme for part in targets.values() for name in part if (scheme := self._scheme(name))
-        }
-        if not schemes:
-            raise PassError("gptq: every layer is skipped by an override; remove the pass or an override")
+        schemes = self._schemes(targets)
         if not context.calibration:
             raise PassError("gptq: no calibration clips; give calibration data")
         before = sum(model.weight_bytes().values())
@@ -134,6 +132,37 @@ class Gptq(Pass):
                     f"gptq: the override {override.match!r} matches no layer; names look like {names[0]}"
                 )
         return targets
+
+    def predict(self, sketch: Sketch) -> None:
+        """Packed layers in the place of the targets; time is two passes over the clips and the solver's."""
+        targets = self._targets(sketch.model)
+        schemes = self._schemes(targets)
+        clip = Clip.of(sketch.model)
+        for part, linears in targets.items():
+            sketch.run_part(part, 3 * sketch.calibration_clips)
+            chosen = {name: linear for name, linear in linears.items() if name in schemes}
+            rows = sketch.calibration_clips * (clip.prompt if part == "llm" else clip.frames)
+            widest = max((linear.in_features for linear in chosen.values()), default=0)
+            if part == "llm" and rows < widest:
+                sketch.notes.append(
+                    f"gptq: a layer has {widest} inputs and needs as many calibration positions; "
+                    f"{sketch.calibration_clips} clips of 10 s give about {rows}, so the run may refuse"
+                )
+            for name, linear in chosen.items():
+                # The statistics, of which layers with one input share theirs; factorisation; error feedback.
+                sketch.flops += linear.in_features**2 * (rows + linear.in_features + 4 * linear.out_features)
+                with sketch.empty():
+                    packed = empty_linear(linear, schemes[name])
+                sketch.model.replace_module(name, packed)
+
+    def _schemes(self, targets: Mapping[str, Mapping[str, nn.Linear]]) -> dict[str, Scheme]:
+        """Full name -> scheme of the layers that are not skipped."""
+        schemes = {
+            name: scheme for part in targets.values() for name in part if (scheme := self._scheme(name))
+        }
+        if not schemes:
+            raise PassError("gptq: every layer is skipped by an override; remove the pass or an override")
+        return schemes
 
     def _scheme(self, name: str) -> Scheme | None:
         """The scheme of a layer, None to skip it."""

@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from audiolm_compress.passes.base import Context, Pass, PassReport
+from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
 
 
@@ -30,3 +31,7 @@ class MergeLora(Pass):
         return PassReport(
             changed=True, summary=f"folded the LoRA factors into {folded} Linears", figures={"merged": folded}
         )
+
+    def predict(self, sketch: Sketch) -> None:
+        """The adapters go."""
+        sketch.model.merge_lora()

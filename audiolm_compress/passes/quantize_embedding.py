@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
+from audiolm_compress.planning.sketch import Sketch, empty_linear
 from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.gptq import quantize_rounding
 from audiolm_compress.quantization.grids import Scheme
@@ -40,7 +41,7 @@ def embed_scale(embedding: nn.Module) -> float:
         return 1.0
     scale = getattr(embedding, "embed_scale", None)
     if isinstance(embedding, nn.Embedding) and isinstance(scale, Tensor | float):
-        return float(scale)
+        return 1.0 if isinstance(scale, Tensor) and scale.is_meta else float(scale)
     raise PassError(
         f"quantize_embedding: the LLM's embedding is a {type(embedding).__name__}, which this pass does "
         "not know; merge adapters of the embedding first"
@@ -101,3 +102,21 @@ class QuantizeEmbedding(Pass):
             modules=rows,
             notes=[f"head: {warning}"] if warning else [],
         )
+
+    def predict(self, sketch: Sketch) -> None:
+        """Both modules are replaced by empty ones of the same form."""
+        model = sketch.model
+        embedding, head = model.causal_lm.get_input_embeddings(), model.causal_lm.get_output_embeddings()
+        if isinstance(embedding, QuantizedEmbedding):
+            return
+        names = {id(module): name for name, module in model.named_modules()}
+        scale, weight = embed_scale(embedding), embedding.get_parameter("weight")
+        replacement: TiedHead | QuantizedLinear
+        with sketch.empty():
+            quantized = QuantizedEmbedding(*weight.shape, embed_scale=scale, dtype=weight.dtype)
+            if head.weight is weight and head.bias is None:
+                replacement = TiedHead(names[id(embedding)], quantized)
+            else:
+                replacement = empty_linear(head, Scheme(bits=8, group_size=-1))
+        model.replace_module(names[id(embedding)], quantized)
+        model.replace_module(names[id(head)], replacement)

@@ -13,9 +13,12 @@ from pydantic import TypeAdapter
 
 from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Context, Pass
+from audiolm_compress.planning.layers import file_bytes, layers_of
+from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.outline import outline_model
 
 # The smallest entry of each pass that changes the small models of the parity sets.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -99,3 +102,32 @@ def test_same_seed_same_result(small_model: Callable[..., Salmonn], context: Con
         make(kind).apply(model, context)
         results.append(state(model))
     assert equal(*results)
+
+
+@pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
+@pytest.mark.parametrize("variant", ["gemma", "llama"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_prediction(
+    small_model: Callable[..., Salmonn],
+    context: Context,
+    tmp_path: Path,
+    parity: Path,
+    kind: str,
+    variant: str,
+) -> None:
+    """What a pass predicts from configs is what it does; where data decides, an upper bound and a word."""
+    model = small_model(variant)
+    make(kind).apply(model, context)
+    sketch = Sketch(outline_model(parity / variant / "config.yaml").model)
+    make(kind).predict(sketch)
+    saved = (store.save(model, tmp_path / "model") / store.WEIGHTS).stat().st_size
+    predicted = file_bytes(sketch.layers())
+    if sketch.notes:
+        assert saved * 0.99 <= predicted
+    else:
+        assert predicted == pytest.approx(saved, rel=0.01)
+        assert {layer.name: layer for layer in sketch.layers()} == {
+            layer.name: layer for layer in layers_of(model)
+        }
+    assert sketch.model.bucket_seconds == model.bucket_seconds
+    assert sketch.model.connector.config == model.connector.config

@@ -1,0 +1,1 @@
+"""What a model will weigh, compute and read, from its configs alone."""

@@ -1,0 +1,63 @@
+"""A model to plan with: its outline, and what passes have said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from audiolm_compress.planning.layers import Layer, layers_of
+from audiolm_compress.planning.work import Clip, part_costs
+from audiolm_compress.quantization import QuantizedLinear, Scheme
+from audiolm_compress.salmonn.model import Salmonn
+
+
+@dataclass
+class Sketch:
+    """What ``Pass.predict`` changes, as ``Pass.apply`` changes the model.
+
+    Attributes:
+        model: without weights (``outline_model``). Structural edits work on it as on a real one.
+        calibration_clips: how many clips the passes will get.
+        flops: what the pass at hand will compute, for the estimate of time.
+        notes: what the pass at hand cannot foresee, in words for the reader.
+    """
+
+    model: Salmonn
+    calibration_clips: int = 128
+    flops: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def layers(self) -> list[Layer]:
+        """All layers with weights, as they are now."""
+        return layers_of(self.model)
+
+    def run_part(self, part: str, clips: float) -> None:
+        """Count the work of running ``part`` on ``clips`` calibration clips, as if of 10 s each."""
+        costs = part_costs(self.layers(), Clip.of(self.model), self.model)
+        self.flops += clips * sum(costs[part].flops.values())
+
+    def run_clips(self, clips: float) -> None:
+        """Count the work of running the whole model on ``clips`` calibration clips."""
+        for part in self.model.parts():
+            self.run_part(part, clips)
+
+    @contextmanager
+    def empty(self) -> Iterator[None]:
+        """Modules made inside have sizes but no memory."""
+        with torch.device("meta"):
+            yield
+
+
+def empty_linear(linear: nn.Linear, scheme: Scheme) -> QuantizedLinear:
+    """The packed layer, without weights, that ``QuantizedLinear.from_codes`` would make of ``linear``."""
+    return QuantizedLinear(
+        linear.in_features,
+        linear.out_features,
+        scheme,
+        bias=linear.bias is not None,
+        dtype=linear.weight.dtype,
+    )
