@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audiolm_compress.comparison import benchmark as benchmark
+    from audiolm_compress.passes import AudioTokenRate as AudioTokenRate
     from audiolm_compress.passes import Cast as Cast
+    from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
     from audiolm_compress.passes import Gptq as Gptq
     from audiolm_compress.passes import MergeLora as MergeLora
     from audiolm_compress.passes import QuantizeEmbedding as QuantizeEmbedding
+    from audiolm_compress.passes import UnpadAudio as UnpadAudio
     from audiolm_compress.passes.gptq import quantize_llm as quantize_llm
     from audiolm_compress.pipeline import Result as Result
     from audiolm_compress.pipeline import apply_recipe as apply_recipe
@@ -30,7 +33,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AudioTokenRate": "passes",
     "Cast": "passes",
+    "DropAudioEncoder": "passes",
     "Gptq": "passes",
     "MergeLora": "passes",
     "QuantizeEmbedding": "passes",
@@ -38,6 +43,7 @@ _HOME = {
     "Report": "report.report",
     "Result": "pipeline",
     "Salmonn": "salmonn.model",
+    "UnpadAudio": "passes",
     "apply_recipe": "pipeline",
     "benchmark": "comparison",
     "load_model": "salmonn.load",

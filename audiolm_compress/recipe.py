@@ -33,32 +33,27 @@ from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.recipe_errors import explain
 from audiolm_compress.recipe_source import Source
-from audiolm_compress.settings import Settings
-
-
-def _resolve(value: str, info: ValidationInfo) -> Path:
-    folder = (info.context or {}).get("folder", Path.cwd())
-    return (folder / Path(value).expanduser()).resolve()
+from audiolm_compress.settings import Settings, resolve
 
 
 def _annotation(value: str, info: ValidationInfo) -> str:
     if value == "tiny":
         return value
-    path = _resolve(value, info)
+    path = resolve(value, info)
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
     return str(path)
 
 
 def _folder(value: str, info: ValidationInfo) -> str:
-    path = _resolve(value, info)
+    path = resolve(value, info)
     if not path.is_dir():
         raise ValueError(f"no such folder: {path}")
     return str(path)
 
 
 def _model_source(value: str, info: ValidationInfo) -> str:
-    path = _resolve(value, info)
+    path = resolve(value, info)
     if value == "tiny" or not value:
         return value
     if path.exists():

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 
 class Settings(BaseModel):
     """A frozen description: unknown keys are refused, values never change after reading."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+def resolve(value: str, info: ValidationInfo) -> Path:
+    """A path from where it is written: the recipe file's folder, without one the working directory."""
+    folder = (info.context or {}).get("folder", Path.cwd())
+    return (folder / Path(value).expanduser()).resolve()
+
+
+def _file(value: str, info: ValidationInfo) -> str:
+    path = resolve(value, info)
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    return str(path)
+
+
+ExistingFile = Annotated[str, AfterValidator(_file)]

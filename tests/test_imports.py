@@ -17,20 +17,22 @@ PACKAGE = Path(audiolm_compress.__file__).parent
 # Each layer may use those above it and itself.
 LAYERS = (
     {"errors", "settings", "folders", "devices"},
-    {"data", "metrics", "quantization"},
+    {"data", "metrics", "quantization", "runtime"},
     {"salmonn"},
     {"training", "planning"},
     {"passes", "measurement"},
-    {"recipe", "recipe_source", "recipe_errors"},
+    {"recipe", "recipe_source", "recipe_errors", "recipe_steps"},
     {"report"},
-    {"pipeline", "comparison", "run_data", "reload_check"},
+    {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check"},
     {"cli"},
     {"__main__"},
 )
 HEAVY = {"torch", "transformers", "peft", "numpy", "pydantic", "yaml", "rich", "soundfile"}
 
 PUBLIC = [
+    "AudioTokenRate",
     "Cast",
+    "DropAudioEncoder",
     "Gptq",
     "MergeLora",
     "QuantizeEmbedding",
@@ -38,6 +40,7 @@ PUBLIC = [
     "Report",
     "Result",
     "Salmonn",
+    "UnpadAudio",
     "apply_recipe",
     "benchmark",
     "load_model",

@@ -178,6 +178,34 @@ class Connector(nn.Module):
         """Read the frames in other windows; both in frames, see ``ConnectorConfig``."""
         self.config = self.qformer.config = replace(self.config, window=window, stride=stride)
 
+    @torch.no_grad()
+    def replace_audio(self, mapping: Tensor, offset: Tensor) -> None:
+        """Read another audio stream, or none, in the place of the one there is.
+
+        With old ~ mapping @ new + offset, both streams as their LayerNorms give them, every key and value
+        stays what it was up to the error of that: W_new = W_old mapping, b_new = b + W_old offset, where W
+        are the audio columns. The new LayerNorm starts as the identity.
+
+        Args:
+            mapping: [old audio width, new audio width]; a new width of 0 leaves no audio stream.
+            offset: [old audio width].
+        """
+        speech, width = self.config.speech_width, mapping.shape[1]
+        for layer in self.qformer.layers:
+            assert isinstance(layer, QFormerLayer)
+            for linear in (layer.cross_attention.key, layer.cross_attention.value):
+                weight, dtype = linear.weight, linear.weight.dtype
+                old = weight[:, speech:].to(mapping.dtype)
+                linear.bias += (old @ offset).to(dtype)
+                columns = torch.cat((weight[:, :speech], (old @ mapping).to(dtype)), dim=1)
+                linear.weight = nn.Parameter(columns, requires_grad=weight.requires_grad)
+                linear.in_features = speech + width
+        like = self.ln_speech.weight
+        self.config = self.qformer.config = replace(self.config, audio_width=width)
+        self.ln_audio = nn.LayerNorm(width, device=like.device, dtype=like.dtype) if width else None
+        if self.ln_audio is not None:
+            self.ln_audio.requires_grad_(like.requires_grad)
+
     def join(self, speech: Tensor, audio: Tensor | None) -> Tensor:
         """Norm both streams, zero-pad the shorter one at its end and concatenate the features.
 

@@ -106,16 +106,19 @@ class Hearing(Structure):
         """
         if self.audio_encoder is None:
             return None
+        return self.audio_encoder(*self.pad_sounds(waveforms)).features
+
+    def pad_sounds(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """BEATs' input: clips padded with zeros [batch, samples], and True on the padding if there is any."""
         width = self._sound_samples([len(waveform) for waveform in waveforms])
         lengths = [min(max(len(waveform), SAMPLE_RATE), width) for waveform in waveforms]
         batch = torch.zeros(len(lengths), width, device=self.device)
         for row, waveform in zip(batch, waveforms, strict=True):
             row[: len(waveform)] = waveform[:width]
         if min(lengths) == width:
-            return self.audio_encoder(batch).features
+            return batch, None
         ends = torch.tensor(lengths, device=self.device)
-        padding = torch.arange(width, device=self.device) >= ends[:, None]
-        return self.audio_encoder(batch, padding).features
+        return batch, torch.arange(width, device=self.device) >= ends[:, None]
 
     def _sound_samples(self, samples: Sequence[int]) -> int:
         """What BEATs' clips of these lengths are padded to."""

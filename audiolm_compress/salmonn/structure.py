@@ -79,6 +79,12 @@ class Structure(nn.Module):
         self.set_submodule(name, module)
         self.replaced[name] = module.spec()  # type: ignore[operator]  # nn.Module types every attribute as a module
 
+    def set_audio_encoder(self, encoder: Beats | None) -> None:
+        """Put another BEATs, without replaced modules, or none in the place of the one there is."""
+        self.audio_encoder = encoder
+        kept = {name: spec for name, spec in self.replaced.items() if not name.startswith("audio_encoder.")}
+        self.replaced = kept
+
     def layers(self, part: str) -> nn.ModuleList:
         """The Transformer layers of a part in the order of calling.
 

@@ -22,6 +22,9 @@ from audiolm_compress.salmonn.outline import outline_model
 
 # The smallest entry of each pass that changes the small models of the parity sets.
 SETTINGS: dict[str, dict[str, Any]] = {
+    "unpad_audio": {},
+    "audio_token_rate": {"window_seconds": 0.5},
+    "drop_audio_encoder": {},
     "merge_lora": {},
     "cast": {"parts": ["speech_encoder"], "dtype": "bfloat16"},
     "gptq": {"bits": 4, "group_size": 32},
@@ -81,12 +84,12 @@ def test_contract(
 ) -> None:
     """Honest about changing, still answers, and the saved model is the one in memory."""
     model = small_model(variant)
-    before = state(model)
+    before, logits_before = state(model), answers(model, clips)[0]
     report = make(kind).apply(model, context)
     assert report.changed
     assert report.summary
-    assert not equal(before, state(model))
     logits, texts = answers(model, clips)
+    assert not (equal(before, state(model)) and torch.equal(logits_before, logits))  # some change no weight
     assert torch.isfinite(logits).all()
     loaded_logits, loaded_texts = answers(load_model(store.save(model, tmp_path / "model")), clips)
     assert torch.equal(logits, loaded_logits)
