@@ -24,67 +24,87 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.salmonn.beats import Beats, BeatsEncoder
 from audiolm_compress.salmonn.beats_layers import BeatsLayer
+from audiolm_compress.salmonn.structure import Structure
 
 _LLM_HEADS = ("num_attention_heads", "num_key_value_heads")
 
 
-def set_speech_widths(encoder: WhisperEncoder, *, ffn: int | None = None, heads: int | None = None) -> None:
-    """Note the widths that the Linears of Whisper's encoder have now; None leaves a number as it is."""
+def head_dim(model: Structure, part: str) -> int:
+    """Width of an attention head of a part; in an LLM of query, key and value heads alike."""
+    if part == "audio_encoder":
+        assert model.audio_encoder is not None
+        return model.audio_encoder.config.head_dim
+    attention: Any = model.layers(part)[0].self_attn
+    return attention.head_dim
+
+
+def set_widths(
+    model: Structure, part: str, *, ffn: int | None = None, kept_heads: Sequence[int] | None = None
+) -> None:
+    """Note how wide the Linears of a part have become.
+
+    Args:
+        model: its Linears are cut already; what else has one entry a head is cut here.
+        part: ``speech_encoder``, ``audio_encoder`` or ``llm``.
+        ffn: FFN channels of every layer; None leaves the number as it is.
+        kept_heads: which heads there still are, of an LLM the key and value heads, each of which keeps as
+            many query heads as before. Where heads differ by layer only their number counts.
+    """
+    if part == "speech_encoder":
+        _set_speech(model.speech_encoder, ffn, kept_heads)
+    elif part == "audio_encoder":
+        assert model.audio_encoder is not None
+        _set_audio(model.audio_encoder, ffn, kept_heads)
+    else:
+        _set_llm(model.causal_lm, ffn, kept_heads)
+
+
+def _set_speech(encoder: WhisperEncoder, ffn: int | None, kept: Sequence[int] | None) -> None:
     if ffn is not None:
         encoder.config.encoder_ffn_dim = ffn
-    if heads is not None:
+    if kept is not None:
         for layer in encoder.layers:
-            layer.self_attn.num_heads = heads
+            layer.self_attn.num_heads = len(kept)
 
 
-def set_audio_widths(
-    encoder: Beats, *, ffn: int | None = None, kept_heads: Sequence[int] | None = None
-) -> None:
-    """Note the widths that the Linears of BEATs have now; None leaves a number as it is.
-
-    What has one entry a head, gates and relative-position table, is reduced to ``kept_heads``: the table
-    belongs to all layers, so all layers keep the same heads.
-    """
+def _set_audio(encoder: Beats, ffn: int | None, kept: Sequence[int] | None) -> None:
     config = encoder.config
     if ffn is not None:
         config = replace(config, encoder_ffn_embed_dim=ffn)
-    if kept_heads is not None:
-        config = replace(config, encoder_head_dim=config.head_dim, encoder_attention_heads=len(kept_heads))
-        kept = torch.tensor(list(kept_heads), device=next(encoder.parameters()).device)
+    if kept is not None:
+        config = replace(config, encoder_head_dim=config.head_dim, encoder_attention_heads=len(kept))
+        index = torch.tensor(list(kept), device=next(encoder.parameters()).device)
         table = encoder.encoder.relative_attention_bias
         if table is not None:
-            table.weight = nn.Parameter(
-                table.weight.detach()[:, kept], requires_grad=table.weight.requires_grad
-            )
-            table.embedding_dim = len(kept_heads)
+            table.weight = _columns(table.weight, index)
+            table.embedding_dim = len(kept)
         for layer in encoder.encoder.layers:
             assert isinstance(layer, BeatsLayer)
-            attention = layer.self_attn
-            attention.heads = len(kept_heads)
-            if attention.gated:
-                gate = attention.grep_a
-                attention.grep_a = nn.Parameter(gate.detach()[:, kept], requires_grad=gate.requires_grad)
+            layer.self_attn.heads = len(kept)
+            if layer.self_attn.gated:
+                layer.self_attn.grep_a = _columns(layer.self_attn.grep_a, index)
     for module in encoder.modules():
         if isinstance(module, Beats | BeatsEncoder | BeatsLayer):
             module.config = config
 
 
-def set_llm_widths(llm: PreTrainedModel, *, ffn: int | None = None, kv_heads: int | None = None) -> None:
-    """Note the widths that the Linears of an LLM have now; None leaves a number as it is.
+def _columns(parameter: nn.Parameter, index: torch.Tensor) -> nn.Parameter:
+    """Entries ``index`` of the second dimension."""
+    return nn.Parameter(parameter.detach()[:, index], requires_grad=parameter.requires_grad)
 
-    Every key-value head keeps as many query heads as before.
-    """
+
+def _set_llm(llm: PreTrainedModel, ffn: int | None, kept: Sequence[int] | None) -> None:
     config = llm.config
-    layers = llm.get_decoder().layers
+    layers = llm.base_model.layers
     if ffn is not None:
         config.intermediate_size = ffn
         for layer in layers:
             layer.mlp.intermediate_size = ffn
-    if kv_heads is not None:
+    if kept is not None:
         share = config.num_attention_heads // config.num_key_value_heads
-        config.head_dim = layers[0].self_attn.head_dim  # from here on it no longer follows from the width
-        config.num_key_value_heads = kv_heads
-        config.num_attention_heads = kv_heads * share
+        config.head_dim = layers[0].self_attn.head_dim  # no longer follows from the width
+        config.num_key_value_heads = len(kept)
+        config.num_attention_heads = len(kept) * share
 
 
 def describe_widths(encoder: WhisperEncoder) -> dict[str, int]:
@@ -103,7 +123,7 @@ def narrow_speech_heads(encoder: WhisperEncoder, heads: int) -> None:
             linear = getattr(attention, name)
             setattr(attention, name, nn.Linear(linear.in_features, inner, bias=linear.bias is not None))
         attention.out_proj = nn.Linear(inner, attention.out_proj.out_features)
-    set_speech_widths(encoder, heads=heads)
+        attention.num_heads = heads
 
 
 def llm_config(values: Mapping[str, Any]) -> PreTrainedConfig:
