@@ -98,17 +98,12 @@ def timed_answer(model: Salmonn, prepare: Callable[[], Inputs], longest: int, en
     """
     gc.collect(0)  # what the answer before left behind, as nobody else collects it now
     begin = _now(model.device)
-    inputs = prepare()
-    logits, cache = model.prefill(inputs)
+    logits, reading = model.prefill(prepare(), longest)
     token = logits.argmax(-1)
     ids = [int(token)]
     first = _now(model.device)
-    mask = inputs.mask
-    one = mask.new_ones((len(mask), 1))
     while len(ids) < longest and ids[-1] not in ends:
-        mask = torch.cat([mask, one], dim=1)
-        logits, cache = model.decode_step(token, cache, mask)
-        token = logits.argmax(-1)
+        token = reading.step(token).argmax(-1)
         ids.append(int(token))
     last = _now(model.device)
     return Answer(first - begin, last - first, tuple(ids))

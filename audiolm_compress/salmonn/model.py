@@ -5,7 +5,6 @@ Data flows one way: waveforms -> encoder states -> audio tokens -> prompt around
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import (
-    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     WhisperFeatureExtractor,
@@ -23,9 +21,18 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.data.example import Example
+from audiolm_compress.runtime.answers import Reading
+from audiolm_compress.runtime.settings import RuntimeSettings
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.connector import Connector
 from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.generation import (
+    native_ids,
+    prefill,
+    runs_natively,
+    runtime_note,
+    transformers_ids,
+)
 from audiolm_compress.salmonn.hearing import AudioTokens, Hearing
 from audiolm_compress.salmonn.prompts import Prompts
 
@@ -40,11 +47,13 @@ class Inputs:
         embeds: [batch, length, hidden], the embedding scale applied.
         mask: int64 [batch, length].
         labels: in training, int64 [batch, length]; -100 is ignored.
+        prefixes: for generation, the token ids of each row before its audio.
     """
 
     embeds: Tensor
     mask: Tensor
     labels: Tensor | None = None
+    prefixes: tuple[tuple[int, ...], ...] | None = None
 
 
 class Salmonn(Hearing):
@@ -62,6 +71,10 @@ class Salmonn(Hearing):
         end_symbol: text that ends every answer in training.
         max_text_tokens: longest text in training, end symbol included.
         bucket_seconds: see ``Hearing``.
+        prompt_cache: whether what stands before the audio is read once and its keys and values kept.
+
+    Attributes:
+        runtime: what runs the LLM; may be set anew at any time, and is not saved.
     """
 
     def __init__(
@@ -77,6 +90,7 @@ class Salmonn(Hearing):
         end_symbol: str = "</s>",
         max_text_tokens: int = 300,
         bucket_seconds: float | None = None,
+        prompt_cache: bool = False,
     ) -> None:
         super().__init__()
         self.speech_encoder = speech_encoder
@@ -90,6 +104,8 @@ class Salmonn(Hearing):
         self.end_symbol = end_symbol
         self.max_text_tokens = max_text_tokens
         self.bucket_seconds = bucket_seconds
+        self.runtime = RuntimeSettings()
+        self.prompt_cache = prompt_cache
 
     # The prompt around the tokens
 
@@ -130,12 +146,13 @@ class Salmonn(Hearing):
         """
         embedding = self.causal_lm.get_input_embeddings()
         scale = getattr(embedding, "embed_scale", 1.0)
-        rows, labels = [], []
+        rows, labels, starts = [], [], []
         for index, (before, after) in enumerate(around):
             kept = audio.mask[index].bool()
             heard = audio.embeddings[index][kept]
             answer = [] if texts is None else self._answer_ids(texts[index])
             start, rest = self._bos() + self._ids(before), self._ids(after) + answer
+            starts.append(tuple(start))
             words = embedding(torch.tensor(start + rest, device=self.device, dtype=torch.int64))
             heard = heard.to(words.dtype) * scale
             rows.append(torch.cat((words[: len(start)], heard, words[len(start) :])))
@@ -146,6 +163,7 @@ class Salmonn(Hearing):
             _pad(rows, 0.0, padding_side),
             _pad(mask, 0, padding_side),
             None if texts is None else _pad(labels, IGNORED, padding_side),
+            tuple(starts) if texts is None else None,
         )
 
     def _around(self, examples: Sequence[Example]) -> list[tuple[str, str]]:
@@ -180,33 +198,29 @@ class Salmonn(Hearing):
         logits = self.score(inputs)[:, :-1].float()
         return F.cross_entropy(logits.flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORED)
 
-    def prefill(self, inputs: Inputs) -> tuple[Tensor, Any]:
-        """Read the prompt: logits of the next token [batch, vocabulary] and the filled cache."""
-        output = self.llm(
-            inputs_embeds=inputs.embeds,
-            attention_mask=inputs.mask,
-            position_ids=_positions(inputs.mask),
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1], output.past_key_values
+    def prefill(self, inputs: Inputs, room: int = 64) -> tuple[Tensor, Reading]:
+        """Read the prompt.
 
-    def decode_step(self, token_ids: Tensor, cache: Any, mask: Tensor) -> tuple[Tensor, Any]:
+        Args:
+            inputs: padded on the left.
+            room: new tokens to have memory for; more make the cache grow.
+
+        Returns:
+            Logits of the next token [batch, vocabulary], and the text to read on with ``decode_step``.
+        """
+        return prefill(self, inputs, room)
+
+    def decode_step(self, token_ids: Tensor, reading: Reading) -> Tensor:
         """Read one more token.
 
         Args:
             token_ids: int64 [batch].
-            cache: from ``prefill`` or the last step.
-            mask: int64 [batch, length so far, this token included].
+            reading: from ``prefill``; gets longer by this token.
+
+        Returns:
+            Logits of the next token [batch, vocabulary].
         """
-        output = self.llm(
-            input_ids=token_ids[:, None],
-            attention_mask=mask,
-            position_ids=_positions(mask)[:, -1:],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return output.logits[:, -1], output.past_key_values
+        return reading.step(token_ids)
 
     @torch.inference_mode()
     def generate(
@@ -233,23 +247,19 @@ class Salmonn(Hearing):
 
     @torch.inference_mode()
     def generate_ids(self, inputs: Inputs, settings: DecodeSettings) -> Tensor:
-        """Token ids [batch, new tokens] that ``transformers``' generation gives after ``inputs``."""
-        own = self.causal_lm.generation_config
-        stop = own.eos_token_id
-        pad = stop[0] if isinstance(stop, list) else stop
-        # A config of its own: sampling defaults that a checkpoint brings along must not leak in.
-        config = GenerationConfig(
-            bos_token_id=own.bos_token_id,
-            eos_token_id=stop,
-            pad_token_id=self.tokenizer.pad_token_id if pad is None else pad,
-            **settings.arguments(),
-        )
-        with warnings.catch_warnings():
-            # That the prompt is not counted is what the setting promises.
-            warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
-            return self.llm.generate(
-                inputs_embeds=inputs.embeds, attention_mask=inputs.mask, generation_config=config
-            )
+        """Token ids [batch, new tokens] that ``transformers``' generation gives after ``inputs``.
+
+        Greedy and beam search run natively where ``runtime`` allows and the LLM is known; sampling is always
+        left to transformers.
+        """
+        if settings.do_sample or not runs_natively(self):
+            return transformers_ids(self, inputs, settings)
+        return native_ids(self, inputs, settings)
+
+    @property
+    def runtime_note(self) -> str:
+        """What a reader of timings must know about how the LLM runs; "" if it runs natively."""
+        return runtime_note(self)
 
     def texts(self, token_ids: Tensor, settings: DecodeSettings) -> list[str]:
         """Words of generated ids: cut at the end symbol, special tokens removed, stripped."""
@@ -265,6 +275,3 @@ class Salmonn(Hearing):
 def _pad(rows: list[Tensor], value: float, side: str) -> Tensor:
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
 
-
-def _positions(mask: Tensor) -> Tensor:
-    return (mask.cumsum(-1) - 1).clamp(min=0)

@@ -1,0 +1,59 @@
+"""The decoder's interface over transformers' own forward, for LLMs that the decoder does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class ForwardContinuation:
+    """Texts that transformers' forward has read."""
+
+    def __init__(self, llm: Any, embeds: Tensor, mask: Tensor) -> None:
+        """Read prompts; arguments as those of ``prefill``."""
+        self._llm = llm
+        self._mask = mask
+        output = llm(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=_positions(mask),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.logits: Tensor = output.logits[:, -1]
+        self._cache = output.past_key_values
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Read one more token of each text, int64 [batch]; logits of the next, [batch, vocabulary]."""
+        self._mask = torch.cat((self._mask, self._mask.new_ones((len(tokens), 1))), dim=1)
+        output = self._llm(
+            input_ids=tokens[:, None],
+            attention_mask=self._mask,
+            position_ids=_positions(self._mask)[:, -1:],
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._cache = output.past_key_values
+        return output.logits[:, -1]
+
+
+@torch.inference_mode()
+def prefill(llm: Any, embeds: Tensor, mask: Tensor) -> tuple[Tensor, ForwardContinuation]:
+    """Read a batch of prompts.
+
+    Args:
+        llm: a causal LM of transformers, or a peft model around one.
+        embeds: [batch, length, hidden], the embedding scale applied.
+        mask: int64 [batch, length], padded on the left.
+
+    Returns:
+        Logits of the next token [batch, vocabulary], and the texts to read on.
+    """
+    continuation = ForwardContinuation(llm, embeds, mask)
+    return continuation.logits, continuation
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)

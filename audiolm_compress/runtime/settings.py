@@ -1,0 +1,25 @@
+"""Which runtime answers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from audiolm_compress.settings import Settings
+
+
+class RuntimeSettings(Settings):
+    """How the LLM is run."""
+
+    engine: Literal["native", "transformers"] = Field(
+        "native",
+        description="`native`: this package's decoder, where it knows the LLM; `transformers`: its own "
+        "forward and `generate`",
+    )
+    compile: bool = Field(
+        False,
+        description="decode steps of the native engine through torch.compile (on CUDA with graphs); the "
+        "first tokens take a minute or more, and a model that cannot be compiled runs without, with a "
+        "warning",
+    )
