@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from audiolm_compress.passes.gptq import quantize_llm as quantize_llm
     from audiolm_compress.pipeline import Result as Result
     from audiolm_compress.pipeline import apply_recipe as apply_recipe
+    from audiolm_compress.planner import Plan as Plan
+    from audiolm_compress.planner import plan as plan
     from audiolm_compress.recipe import Recipe as Recipe
     from audiolm_compress.recipe import load_recipe as load_recipe
     from audiolm_compress.report.report import Report as Report
@@ -38,6 +40,7 @@ _HOME = {
     "DropAudioEncoder": "passes",
     "Gptq": "passes",
     "MergeLora": "passes",
+    "Plan": "planner",
     "QuantizeEmbedding": "passes",
     "Recipe": "recipe",
     "Report": "report.report",
@@ -48,6 +51,7 @@ _HOME = {
     "benchmark": "comparison",
     "load_model": "salmonn.load",
     "load_recipe": "recipe",
+    "plan": "planner",
     "quantize_llm": "passes.gptq",
 }
 

@@ -18,12 +18,12 @@ import torch
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.devices import choose_device
-from audiolm_compress.errors import AudioLMError, PassError
 from audiolm_compress.folders import check_replaceable, whole_folder
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.process import measure
 from audiolm_compress.passes.base import Context, Progress, Silent
 from audiolm_compress.recipe import Recipe, load_recipe
+from audiolm_compress.recipe_steps import at_pass, with_baseline
 from audiolm_compress.reload_check import Behaviour
 from audiolm_compress.report import Report, Step
 from audiolm_compress.report.files import write_report
@@ -75,7 +75,7 @@ def apply_recipe(
         >>> result = apply_recipe("recipes/gemma2_4bit.yaml")  # doctest: +SKIP
         >>> print(result.report.table())  # doctest: +SKIP
     """
-    recipe = _with_baseline(load_recipe(recipe, overrides), baseline)
+    recipe = with_baseline(load_recipe(recipe, overrides), baseline)
     target = Path("out", recipe.name) if out is None else Path(out)
     check_replaceable(target, store.is_model_folder)
     device = choose_device(device)
@@ -123,23 +123,10 @@ def apply_passes(
         context = Context(calibration, torch.Generator().manual_seed(seed), reference, progress)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            try:
+            with at_pass(recipe, position):
                 done = entry.apply(model, context)
-            except AudioLMError as error:
-                former = ", ".join(step.name for step in steps) or "nothing"
-                where = f"pass {position} of {len(recipe.passes)} (after {former})"
-                raise PassError(f"{where}: {error}") from error
         steps.append(Step.of(entry, done, time.monotonic() - begin, model.weight_bytes()))
     return steps
-
-
-def _with_baseline(recipe: Recipe, baseline: str | Path | None) -> Recipe:
-    """Unlike the recipe's own, a path given to the call starts at the working directory."""
-    if baseline is None:
-        return recipe
-    path = Path(baseline).expanduser()
-    source = str(path.resolve()) if str(baseline) != "tiny" and path.exists() else str(baseline)
-    return recipe.model_copy(update={"baseline": source})
 
 
 def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Salmonn:

@@ -20,10 +20,9 @@ def load_calibration(recipe: Recipe, progress: Progress) -> list[Example]:
     """
     progress.start("reading the calibration clips", 1)
     data = recipe.data
-    files = (data.calibration,)
     loaded = load_examples(
-        _paths(files, "calibration"),
-        prefix=_prefix(data, files),
+        calibration_file(data),
+        prefix=_prefix(data, (data.calibration,)),
         channel=data.channel,
         on_bad_audio=data.on_bad_audio,
         limit=data.calibration_clips,
@@ -47,6 +46,11 @@ def checked_clips(recipe: Recipe, progress: Progress) -> ClipSource:
         limit=recipe.benchmark.max_clips,
     )
     return clips
+
+
+def calibration_file(data: DataSettings) -> str:
+    """The annotation of the calibration clips, with a file in the place of a word."""
+    return _paths((data.calibration,), "calibration")[0]
 
 
 def clip_source(data: DataSettings) -> ClipSource:

@@ -35,6 +35,7 @@ PUBLIC = [
     "DropAudioEncoder",
     "Gptq",
     "MergeLora",
+    "Plan",
     "QuantizeEmbedding",
     "Recipe",
     "Report",
@@ -45,6 +46,7 @@ PUBLIC = [
     "benchmark",
     "load_model",
     "load_recipe",
+    "plan",
     "quantize_llm",
 ]
 

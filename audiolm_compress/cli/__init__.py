@@ -18,6 +18,7 @@ from audiolm_compress import __version__
 from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
 from audiolm_compress.cli.passes import passes
+from audiolm_compress.cli.plan import plan
 from audiolm_compress.cli.run import run
 from audiolm_compress.errors import AudioLMError
 
@@ -34,6 +35,8 @@ def cli(context: click.Context, debug: bool) -> None:
     \b
     Compress the embedded baseline, which needs no download:
       audiolm-compress run recipes/gemma2_4bit.yaml
+    See first what a recipe will give and cost, from configs alone:
+      audiolm-compress plan recipes/gemma2_4bit.yaml --baseline salmonn.yaml
     Compress your own checkpoint by the same recipe:
       audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
     Use the result:
@@ -44,7 +47,7 @@ def cli(context: click.Context, debug: bool) -> None:
     context.obj = debug
 
 
-for _command in (run, transcribe, caption, ask, bench, passes):
+for _command in (run, plan, transcribe, caption, ask, bench, passes):
     cli.add_command(_command)
 
 

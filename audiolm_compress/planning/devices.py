@@ -63,8 +63,9 @@ NAMED_DEVICES = (
 def probe_device(device: str | torch.device = "cpu") -> Device:
     """Measure this machine for about a second: reading of 256 MiB, and products of square matrices.
 
-    Best of several runs, so that what else runs here disturbs little. A type that the device cannot multiply
-    gets the rate of the next wider one, which is what a program would have to use.
+    The best of several runs; on a CPU its own seconds are counted, so that what else runs there disturbs
+    little. A type that the device cannot multiply gets the rate of the next wider one, which is what a
+    program would have to use.
     """
     device = torch.device(device)
     bandwidth = _READ_BYTES / _fastest(torch.ones(_READ_BYTES // 4, device=device).sum, device)
@@ -76,8 +77,8 @@ def probe_device(device: str | torch.device = "cpu") -> Device:
         except (RuntimeError, NotImplementedError):
             assert wider, "every device multiplies float32"
         rates[dtype] = wider
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    return Device(f"this machine ({device}{threads})", bandwidth, rates, measured=True)
+    threads = f" x {torch.get_num_threads()}" if device.type == "cpu" else ""
+    return Device(f"this {device}{threads}", bandwidth, rates, measured=True)
 
 
 def _product(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
@@ -91,11 +92,16 @@ def _product(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
 def _fastest(run: Callable[[], object], device: torch.device) -> float:
     """Seconds of the quickest of the runs that fit in the time of one measurement."""
     run()
-    best, begin = float("inf"), time.perf_counter()
-    while time.perf_counter() - begin < _SECONDS:
-        start = time.perf_counter()
+    best, begin = float("inf"), _seconds(device)
+    while _seconds(device) - begin < _SECONDS:
+        start = _seconds(device)
         run()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, _seconds(device) - start)
     return best
+
+
+def _seconds(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    torch.accelerator.synchronize(device)
+    return time.perf_counter()

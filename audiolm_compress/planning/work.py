@@ -205,3 +205,12 @@ def part_costs(layers: Sequence[Layer], clip: Clip, model: Salmonn) -> dict[str,
             {dtype: flops for dtype, flops in work.items() if flops},
         )
     return costs
+
+
+def first_reads(layers: Sequence[Layer]) -> dict[str, int]:
+    """Bytes of weights that are read until the first token, by part; of an embedding only a few rows are."""
+    reads = dict.fromkeys(PARTS, 0)
+    for layer, owner in weights_read(list(layers)):
+        if layer.kind != "embedding":
+            reads[layer.part] += owner.bytes
+    return reads

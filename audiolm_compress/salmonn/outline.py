@@ -64,6 +64,7 @@ PUBLISHED_BEATS = BeatsConfig(
     max_distance=800,
     gru_rel_pos=True,
 )
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -225,11 +226,15 @@ def _extractor(speech_config: Mapping[str, Any]) -> WhisperFeatureExtractor:
 
 def _tokenizer(source: str) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
     """The tokenizer; None and a note where only the configs of a model are there."""
+    missing = [f"no tokenizer in {Path(source).name}: prompts are counted as 4 characters a token"]
+    folder = Path(source)
+    # Asked for beforehand: from a config alone transformers makes some tokenizers empty, and says nothing.
+    if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        return None, missing
     try:
         return AutoTokenizer.from_pretrained(source), []
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        # what transformers raises without tokenizer files depends on the kind of tokenizer
-        return None, [f"no tokenizer in {Path(source).name}: prompts are counted as 4 characters a token"]
+    except (OSError, ValueError):
+        return None, missing
 
 
 def length_estimator() -> PreTrainedTokenizerBase:

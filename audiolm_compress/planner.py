@@ -1,0 +1,286 @@
+"""What a recipe will give and cost, before anything is loaded or computed.
+
+The baseline is built without weights (``salmonn/outline.py``), every pass does to it in sizes what it will do
+to the model (``Pass.predict``), and after each of them the layers are counted. From the counts follow floors:
+no program can be faster than reading the bytes once and doing the operations at the device's best rate.
+
+The estimate of a run's time is that: an estimate. Work and reading are taken to run at a third of what the
+probe measured, and every layer to cost a few small operations of 10 us each, which bounds small models.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audiolm_compress.data.annotation import read_annotation
+from audiolm_compress.devices import choose_device
+from audiolm_compress.planning.devices import NAMED_DEVICES, Device, probe_device
+from audiolm_compress.planning.layers import Layer, file_bytes
+from audiolm_compress.planning.memory import peak_activations
+from audiolm_compress.planning.sketch import Sketch
+from audiolm_compress.planning.work import (
+    CLIP_SECONDS,
+    Clip,
+    PartCost,
+    first_reads,
+    flops_per_token,
+    part_costs,
+    read_per_token,
+)
+from audiolm_compress.recipe import Recipe, load_recipe
+from audiolm_compress.recipe_steps import at_pass, with_baseline
+from audiolm_compress.run_data import calibration_file, clip_source
+from audiolm_compress.salmonn.outline import outline_model
+
+_ANSWER_TOKENS = 20  # a caption or a sentence
+_BELOW_PEAK = 3.0  # how much slower than the probe's rates real layers are
+_OPERATION_SECONDS = 10e-6  # of one small operation, launched eagerly
+_OPERATIONS_PER_LAYER = 8
+_PROCESS_SECONDS = 15.0  # to start a measuring process
+_DISK_RATE = 300e6  # bytes per second
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The model after a pass, or before all of them.
+
+    Attributes:
+        name: of the pass; ``baseline`` first.
+        parts: part -> parameters, bytes and FLOPs until the first token of a 10 s clip.
+        file_bytes: of ``model.safetensors``, if it were saved now.
+        read_per_token: bytes that one further token reads.
+        prompt_tokens: positions that the LLM reads before its first token.
+        activation_bytes: memory beside the weights, at the worst moment.
+        pass_flops: operations of the pass itself.
+        notes: what was assumed.
+    """
+
+    name: str
+    parts: Mapping[str, PartCost]
+    file_bytes: int
+    read_per_token: int
+    prompt_tokens: int
+    activation_bytes: int
+    pass_flops: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Of all weights."""
+        return sum(part.bytes for part in self.parts.values())
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases, tied ones once."""
+        return sum(part.parameters for part in self.parts.values())
+
+    @property
+    def flops(self) -> int:
+        """Until the first token of a 10 s clip."""
+        return sum(sum(part.flops.values()) for part in self.parts.values())
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The least seconds that a device needs for a 10 s clip, before and after the recipe."""
+
+    device: Device
+    ttft: tuple[float, float]
+    tpot: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``plan`` found.
+
+    Attributes:
+        recipe: its name.
+        baseline: where the baseline comes from.
+        stages: the baseline, then one a pass.
+        floors: one a device, this machine first.
+        disk_bytes: that a run writes.
+        disk_free: on the disk of the working directory.
+        seconds: estimate of a run on this machine, by kind of work.
+        notes: files that were missing and what stands in for them.
+    """
+
+    recipe: str
+    baseline: str
+    stages: tuple[Stage, ...]
+    floors: tuple[Floor, ...]
+    disk_bytes: int
+    disk_free: int
+    seconds: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; times in seconds, sizes in bytes."""
+        return {
+            "recipe": self.recipe,
+            "baseline": self.baseline,
+            "clip_seconds": CLIP_SECONDS,
+            "stages": [_stage_dict(stage) for stage in self.stages],
+            "floors": [
+                {
+                    "device": floor.device.name,
+                    "measured": floor.device.measured,
+                    "bandwidth": floor.device.bandwidth,
+                    "rates": _named(floor.device.rates),
+                    "ttft_before": floor.ttft[0],
+                    "ttft_after": floor.ttft[1],
+                    "tpot_before": floor.tpot[0],
+                    "tpot_after": floor.tpot[1],
+                }
+                for floor in self.floors
+            ],
+            "disk_bytes": self.disk_bytes,
+            "disk_free": self.disk_free,
+            "estimated_seconds": dict(self.seconds),
+            "notes": list(self.notes),
+        }
+
+
+def plan(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    baseline: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+) -> Plan:
+    """Predict a recipe's effect and cost from configs alone.
+
+    Args:
+        recipe: YAML file, mapping or ``Recipe``.
+        baseline: in place of the recipe's. Weights need not be there: a folder of ours needs its
+            ``config.json``, an upstream YAML the ``config.json`` of its Whisper and LLM.
+        overrides: changes to the recipe, such as ``passes.1.bits=3``.
+        device: the one that is probed, for about a second; default: cuda if there is one.
+
+    Raises:
+        AudioLMError: recipe or baseline cannot be used, or a pass is impossible for its sizes.
+
+    Example:
+        >>> predicted = plan("recipes/gemma2_4bit.yaml")  # doctest: +SKIP
+        >>> predicted.stages[-1].bytes / predicted.stages[0].bytes  # doctest: +SKIP
+        0.47
+    """
+    recipe = with_baseline(load_recipe(recipe, overrides), baseline)
+    outline = outline_model(recipe.baseline)
+    sketch = Sketch(outline.model, calibration_clips(recipe))
+    before = sketch.layers(), Clip.of(sketch.model)
+    stages = [_stage("baseline", sketch), *predict_passes(recipe, sketch)]
+    after = sketch.layers(), Clip.of(sketch.model)
+    here = probe_device(choose_device(device))
+    # The parts that the model began with and those that it ends with need not be the same.
+    floors = tuple(
+        Floor(
+            one,
+            (_ttft(one, stages[0], before[0]), _ttft(one, stages[-1], after[0])),
+            (_tpot(one, *before), _tpot(one, *after)),
+        )
+        for one in (here, *NAMED_DEVICES)
+    )
+    return Plan(
+        recipe.name,
+        recipe.baseline,
+        tuple(stages),
+        floors,
+        # The new folder is written beside one that it replaces; reports and answers are small.
+        disk_bytes=stages[-1].file_bytes + 20 * 2**20,
+        disk_free=shutil.disk_usage(Path.cwd()).free,
+        seconds=_estimate(recipe, here, floors[0], stages, (len(before[0]), len(after[0]))),
+        notes=outline.notes,
+    )
+
+
+def predict_passes(recipe: Recipe, sketch: Sketch) -> list[Stage]:
+    """Let every pass predict on ``sketch``; the model after each.
+
+    Raises:
+        PassError: a pass is impossible for these sizes; says its position.
+    """
+    stages = []
+    for position, entry in enumerate(recipe.passes, start=1):
+        sketch.notes, sketch.flops = [], 0.0
+        with at_pass(recipe, position):
+            entry.predict(sketch)
+        stages.append(_stage(entry.kind, sketch))
+    return stages
+
+
+def calibration_clips(recipe: Recipe) -> int:
+    """How many clips the passes will get, from the annotation alone."""
+    return min(recipe.data.calibration_clips, len(read_annotation(calibration_file(recipe.data))))
+
+
+def _stage(name: str, sketch: Sketch) -> Stage:
+    layers, clip, model = sketch.layers(), Clip.of(sketch.model), sketch.model
+    return Stage(
+        name,
+        part_costs(layers, clip, model),
+        file_bytes(layers),
+        read_per_token(layers, clip),
+        clip.prompt,
+        peak_activations(model, layers, clip),
+        sketch.flops,
+        tuple(sketch.notes),
+    )
+
+
+def _ttft(device: Device, stage: Stage, layers: Sequence[Layer]) -> float:
+    """One part after the other, each bound by its reading or by its operations."""
+    reads = first_reads(layers)
+    return sum(device.seconds(reads[name], part.flops) for name, part in stage.parts.items())
+
+
+def _tpot(device: Device, layers: Sequence[Layer], clip: Clip) -> float:
+    return device.seconds(read_per_token(layers, clip), flops_per_token(layers, clip))
+
+
+def _estimate(
+    recipe: Recipe, here: Device, floor: Floor, stages: Sequence[Stage], layers: tuple[int, int]
+) -> dict[str, float]:
+    """Seconds by kind of work."""
+    clips = sum(len(read_annotation(file)) for file in clip_source(recipe.data).test)
+    clips = min(clips, recipe.benchmark.max_clips or clips)
+    timed = recipe.benchmark.latency.clips + recipe.benchmark.latency.warmup
+    noise = recipe.benchmark.noise_protocol.warmup + recipe.benchmark.noise_protocol.iterations
+    seconds = {"loading, saving, starting": 0.0, "measuring both models": 0.0}
+    for side, stage in enumerate((stages[0], stages[-1])):
+        overhead = layers[side] * _OPERATIONS_PER_LAYER * _OPERATION_SECONDS
+        first = _BELOW_PEAK * floor.ttft[side] + overhead
+        token = _BELOW_PEAK * floor.tpot[side] + overhead
+        answer = first + _ANSWER_TOKENS * token
+        seconds["measuring both models"] += (clips + timed) * answer + noise * (first + token)
+        seconds["loading, saving, starting"] += _PROCESS_SECONDS + 3 * stage.file_bytes / _DISK_RATE
+    work = sum(stage.pass_flops for stage in stages)
+    seconds["passes"] = _BELOW_PEAK * work / here.rate(torch.float32)
+    return seconds
+
+
+def _stage_dict(stage: Stage) -> dict[str, Any]:
+    return {
+        "name": stage.name,
+        "parameters": stage.parameters,
+        "bytes": stage.bytes,
+        "file_bytes": stage.file_bytes,
+        "flops": stage.flops,
+        "bytes_read_per_token": stage.read_per_token,
+        "prompt_tokens": stage.prompt_tokens,
+        "activation_bytes": stage.activation_bytes,
+        "parts": {
+            name: {"parameters": part.parameters, "bytes": part.bytes, "flops": _named(part.flops)}
+            for name, part in stage.parts.items()
+        },
+        "notes": list(stage.notes),
+    }
+
+
+def _named(by_type: Mapping[torch.dtype, float]) -> dict[str, float]:
+    return {str(dtype).removeprefix("torch."): value for dtype, value in by_type.items()}

@@ -1,0 +1,29 @@
+"""Going through a recipe: whose baseline it takes, and at which pass something went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from audiolm_compress.errors import AudioLMError, PassError
+from audiolm_compress.recipe import Recipe
+
+
+def with_baseline(recipe: Recipe, baseline: str | Path | None) -> Recipe:
+    """The recipe for another baseline; unlike its own, a path given here starts at the working directory."""
+    if baseline is None:
+        return recipe
+    path = Path(baseline).expanduser()
+    source = str(path.resolve()) if str(baseline) != "tiny" and path.exists() else str(baseline)
+    return recipe.model_copy(update={"baseline": source})
+
+
+@contextmanager
+def at_pass(recipe: Recipe, position: int) -> Iterator[None]:
+    """Inside, an error becomes a ``PassError`` that says the position (from 1) and what was done before."""
+    try:
+        yield
+    except AudioLMError as error:
+        former = ", ".join(entry.kind for entry in recipe.passes[: position - 1]) or "nothing"
+        raise PassError(f"pass {position} of {len(recipe.passes)} (after {former}): {error}") from error
