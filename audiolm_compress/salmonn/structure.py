@@ -64,7 +64,7 @@ class Structure(nn.Module):
             if not isinstance(base, nn.Linear):
                 raise PassError(
                     f"merge_lora: {name} is a {type(base).__name__}, which a LoRA cannot be folded into; "
-                    f"put merge_lora before the pass that quantises it"
+                    f"put merge_lora before the pass that replaces it"
                 )
         self.llm = self.llm.merge_and_unload()
         return len(adapted)
@@ -140,14 +140,13 @@ class Structure(nn.Module):
     def cast(self, dtype: torch.dtype, parts: Sequence[str] = PARTS) -> int:
         """Change the dtype of the parameters of ``parts``; returns how many changed.
 
-        Modules that a pass has replaced keep theirs (the scales of packed weights), and so do computed
-        buffers such as rotary frequencies, which lose accuracy in 16 bit.
+        Buffers keep theirs: the scales of packed weights, and computed ones such as rotary frequencies, which
+        lose accuracy in 16 bit.
         """
-        packed = {id(p) for name in self.replaced for p in self.get_submodule(name).parameters()}
         changed = 0
         for name, part in self.parts().items():
             for parameter in part.parameters() if name in parts else ():
-                if parameter.is_floating_point() and parameter.dtype != dtype and id(parameter) not in packed:
+                if parameter.is_floating_point() and parameter.dtype != dtype:
                     parameter.data = parameter.data.to(dtype)
                     changed += 1
         return changed
