@@ -1,4 +1,4 @@
-"""All quantised modules of a model: built from their description, tied, prepared, reported."""
+"""All replaced modules of a model: built from their description, tied, prepared, reported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.linear import QuantizedLinear
+from audiolm_compress.quantization.low_rank import LowRankLinear
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -34,6 +35,8 @@ def module_from_spec(spec: dict[str, Any]) -> nn.Module:
         )
     if spec["kind"] == "tied_head":
         return TiedHead(spec["embedding"])
+    if spec["kind"] == "low_rank":
+        return LowRankLinear(spec["in_features"], spec["out_features"], spec["rank"])
     raise ValueError(f"unknown kind of module: {spec['kind']!r}")
 
 
