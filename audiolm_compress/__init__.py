@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
     from audiolm_compress.passes import Gptq as Gptq
     from audiolm_compress.passes import MergeLora as MergeLora
+    from audiolm_compress.passes import PruneWidth as PruneWidth
     from audiolm_compress.passes import QuantizeEmbedding as QuantizeEmbedding
     from audiolm_compress.passes import UnpadAudio as UnpadAudio
+    from audiolm_compress.passes import VocabTrim as VocabTrim
     from audiolm_compress.passes.gptq import quantize_llm as quantize_llm
     from audiolm_compress.pipeline import Result as Result
     from audiolm_compress.pipeline import apply_recipe as apply_recipe
@@ -41,12 +43,14 @@ _HOME = {
     "Gptq": "passes",
     "MergeLora": "passes",
     "Plan": "planner",
+    "PruneWidth": "passes",
     "QuantizeEmbedding": "passes",
     "Recipe": "recipe",
     "Report": "report.report",
     "Result": "pipeline",
     "Salmonn": "salmonn.model",
     "UnpadAudio": "passes",
+    "VocabTrim": "passes",
     "apply_recipe": "pipeline",
     "benchmark": "comparison",
     "load_model": "salmonn.load",

@@ -17,7 +17,7 @@ PACKAGE = Path(audiolm_compress.__file__).parent
 # Each layer may use those above it and itself.
 LAYERS = (
     {"errors", "settings", "folders", "devices"},
-    {"data", "metrics", "quantization", "runtime"},
+    {"data", "metrics", "pruning", "quantization", "runtime"},
     {"salmonn"},
     {"training", "planning"},
     {"passes", "measurement"},
@@ -36,12 +36,14 @@ PUBLIC = [
     "Gptq",
     "MergeLora",
     "Plan",
+    "PruneWidth",
     "QuantizeEmbedding",
     "Recipe",
     "Report",
     "Result",
     "Salmonn",
     "UnpadAudio",
+    "VocabTrim",
     "apply_recipe",
     "benchmark",
     "load_model",

@@ -12,21 +12,33 @@ from audiolm_compress.passes.cast import Cast
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
 from audiolm_compress.passes.merge_lora import MergeLora
+from audiolm_compress.passes.prune_width import PruneWidth
 from audiolm_compress.passes.quantize_embedding import QuantizeEmbedding
 from audiolm_compress.passes.unpad_audio import UnpadAudio
+from audiolm_compress.passes.vocab_trim import VocabTrim
 
 AnyPass = Annotated[
-    MergeLora | Cast | Gptq | QuantizeEmbedding | AudioTokenRate | DropAudioEncoder | UnpadAudio,
+    MergeLora
+    | Cast
+    | Gptq
+    | PruneWidth
+    | QuantizeEmbedding
+    | AudioTokenRate
+    | DropAudioEncoder
+    | UnpadAudio
+    | VocabTrim,
     Field(discriminator="kind"),
 ]
 PASSES: tuple[type[Pass], ...] = (
     MergeLora,
+    PruneWidth,
     Cast,
     Gptq,
     QuantizeEmbedding,
     AudioTokenRate,
     DropAudioEncoder,
     UnpadAudio,
+    VocabTrim,
 )
 
 __all__ = [
@@ -37,6 +49,8 @@ __all__ = [
     "DropAudioEncoder",
     "Gptq",
     "MergeLora",
+    "PruneWidth",
     "QuantizeEmbedding",
     "UnpadAudio",
+    "VocabTrim",
 ]

@@ -28,7 +28,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "merge_lora": {},
     "cast": {"parts": ["speech_encoder"], "dtype": "bfloat16"},
     "gptq": {"bits": 4, "group_size": 32},
+    "prune_width": {"part": "speech_encoder", "ffn": 0.5, "heads": 0.5},
     "quantize_embedding": {},
+    "vocab_trim": {"check_clips": 2},
 }
 KINDS = [pass_class.model_fields["kind"].default for pass_class in PASSES]
 
