@@ -158,6 +158,9 @@ class Structure(nn.Module):
         for name, part in self.parts().items():
             sizes[name] = 0
             for tensor in [*part.parameters(), *part.buffers()]:
+                if tensor.is_mkldnn:  # packed by oneDNN: shared with nobody, and without a storage to ask
+                    sizes[name] += tensor.numel() * tensor.element_size()
+                    continue
                 storage = tensor.untyped_storage()
                 if storage.data_ptr() not in seen:
                     seen.add(storage.data_ptr())
