@@ -109,7 +109,7 @@ class DropAudioEncoder(Pass):
         moments = stream_moments(model, new, context.calibration, context.progress)
         width = model.connector.config.audio_width
         mapping, offset = fit_stream(moments, width)
-        rows = [
+        rows: list[dict[str, Any]] = [
             {"name": name, "residual": relative_residual(linear.weight[:, -width:], mapping, moments)}
             for name, linear in linears.items()
             if new is not None

@@ -196,7 +196,7 @@ class Connector(nn.Module):
             for linear in (layer.cross_attention.key, layer.cross_attention.value):
                 weight, dtype = linear.weight, linear.weight.dtype
                 old = weight[:, speech:].to(mapping.dtype)
-                linear.bias += (old @ offset).to(dtype)
+                linear.bias.add_((old @ offset).to(dtype))
                 columns = torch.cat((weight[:, :speech], (old @ mapping).to(dtype)), dim=1)
                 linear.weight = nn.Parameter(columns, requires_grad=weight.requires_grad)
                 linear.in_features = speech + width
