@@ -43,8 +43,10 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.calibration_loss import calibration_loss
 from audiolm_compress.passes.part_calibration import evaluating, part_calibration
+from audiolm_compress.planning.sketch import Sketch
+from audiolm_compress.pruning.choice import best, kept_number, together
 from audiolm_compress.pruning.groups import columns, importance, remove_units, unit_scores
-from audiolm_compress.pruning.inner import Inner, read_attention, read_ffn
+from audiolm_compress.pruning.inner import Inner, narrow, read_attention, read_ffn
 from audiolm_compress.pruning.reconstruct import Correction, correct
 from audiolm_compress.pruning.statistics import Masks, Runs, gradients, mean_squares, second_moments
 from audiolm_compress.salmonn.model import Salmonn
@@ -52,21 +54,6 @@ from audiolm_compress.salmonn.widths import head_dim, set_widths
 
 STATISTICS_BYTES = 2**30  # held at a time for the FFNs
 Kept = list[tuple[Inner, list[int]]]
-
-
-def kept_number(total: int, share: float, multiple: int = 1) -> int:
-    """The multiple of ``multiple`` that is nearest to ``share`` of ``total``, or all if that is as many.
-
-    >>> kept_number(1536, 0.7, 32)
-    1088
-    """
-    return min(total, int(total * share / multiple + 0.5) * multiple)
-
-
-def best(scores: Tensor, number: int) -> list[int]:
-    """Indices of the ``number`` highest scores, ascending; of equal ones the first."""
-    order = scores.argsort(descending=True, stable=True)
-    return sorted(order[:number].tolist())
 
 
 class PruneWidth(Pass):
@@ -143,6 +130,33 @@ class PruneWidth(Pass):
         context.progress.advance()
         return self._report(rows, figures, notes, before - sum(model.weight_bytes().values()))
 
+    def predict(self, sketch: Sketch) -> None:
+        """The part gets narrower; which channels go makes no difference to its size."""
+        model = sketch.model
+        ffns, attentions, _ = self._targets(model)
+        if not ffns and not attentions:
+            return
+        clips = min(self.clips, sketch.calibration_clips)
+        # The loss before and after; a backward pass costs twice its forward pass.
+        sketch.run_clips(clips * (4 if self.importance == "taylor" else 1))
+        runs = (self.importance == "activation") + self.reconstruct * (
+            bool(attentions) + len(_chunks([(inner, []) for inner in ffns]))
+        )
+        sketch.run_part(self.part, clips * runs)
+        for inners, field in ((attentions, "heads"), (ffns, "ffn")):
+            for inner in inners:
+                narrow(inner, self._number(inner.units, field))
+        if attentions:
+            set_widths(model, self.part, kept_heads=range(self._number(attentions[0].units, "heads")))
+        if ffns:
+            set_widths(model, self.part, ffn=self._number(ffns[0].units, "ffn"))
+        sketch.run_clips(clips)
+
+    def rehearsed(self, model: Salmonn) -> Pass:
+        """Shares that leave something of few heads and narrow FFNs, on two clips."""
+        changes = {"ffn": max(self.ffn, 0.5), "heads": max(self.heads, 0.5), "round_to": 1, "clips": 2}
+        return self.model_copy(update=changes)
+
     def _targets(self, model: Salmonn) -> tuple[list[Inner], list[Inner], list[str]]:
         """FFNs and attentions that lose something, and what was rounded; nothing is changed here."""
         if self.part not in model.parts():
@@ -180,7 +194,7 @@ class PruneWidth(Pass):
             return []
         return inners
 
-    def _number(self, total: int, field: Literal["ffn", "heads"]) -> int:
+    def _number(self, total: int, field: str) -> int:
         share, multiple = (self.ffn, self.round_to) if field == "ffn" else (self.heads, 1)
         return kept_number(total, share, multiple)
 
@@ -209,14 +223,11 @@ class PruneWidth(Pass):
                 )
         heads = scores[: len(attentions)]
         if self.part == "audio_encoder" and heads:
-            together = torch.stack([value / value.mean().clamp(min=1e-30) for value in heads]).sum(0)
-            heads = [together] * len(heads)
+            heads = [together(heads)] * len(heads)
+        channels = scores[len(attentions) :]
         return (
             [(i, best(s, self._number(i.units, "heads"))) for i, s in zip(attentions, heads, strict=True)],
-            [
-                (i, best(s, self._number(i.units, "ffn")))
-                for i, s in zip(ffns, scores[len(attentions) :], strict=True)
-            ],
+            [(i, best(s, self._number(i.units, "ffn"))) for i, s in zip(ffns, channels, strict=True)],
         )
 
     def _cut(self, kept: Kept, runs: Runs, masks: Masks) -> list[dict[str, Any]]:

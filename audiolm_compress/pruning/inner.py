@@ -92,6 +92,18 @@ def read_attention(name: str, layer: nn.Module, head_dim: int) -> Inner:
     return Inner(name, writers, output, units)
 
 
+def narrow(inner: Inner, units: int) -> None:
+    """Keep the first ``units``, whichever they are: for empty models, of which only sizes count."""
+    rows = [linear.out_features // inner.units * units for linear in inner.writers]
+    for linear, number in zip(inner.writers, rows, strict=True):
+        linear.weight, linear.out_features = nn.Parameter(linear.weight[:number].detach()), number
+        if linear.bias is not None:
+            linear.bias = nn.Parameter(linear.bias[:number].detach())
+    columns = inner.reader.in_features // inner.units * units
+    inner.reader.weight = nn.Parameter(inner.reader.weight[:, :columns].detach())
+    inner.reader.in_features = columns
+
+
 def _has(module: nn.Module, path: str) -> bool:
     for step in path.split("."):
         if not isinstance(child := getattr(module, step, None), nn.Module):
