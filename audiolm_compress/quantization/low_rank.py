@@ -37,8 +37,9 @@ class LowRankLinear(nn.Module):
         """Make a layer with empty weights, ready for ``load_state_dict``."""
         super().__init__()
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        self.reduce = skip_init(nn.Linear, in_features, rank, bias=False)
-        self.expand = skip_init(nn.Linear, rank, out_features)
+        device = torch.get_default_device()
+        self.reduce = skip_init(nn.Linear, in_features, rank, bias=False, device=device)
+        self.expand = skip_init(nn.Linear, rank, out_features, device=device)
 
     def spec(self) -> dict[str, Any]:
         """What `module_from_spec` needs to build the layer again, without its weights."""
