@@ -1,0 +1,170 @@
+"""Products of 8-bit weights with inputs that are rounded to 8 bit as they come.
+
+Each product has its own arrangement of the weights, the only copy in memory, and gives the codes back.
+`choose_product` picks one for a device and says when it is not the one a user would hope for.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LEVELS = 127  # codes of weights and inputs are symmetric
+_PIECE = 2**18  # elements rounded at once: larger temporaries leave the cache, and are paged in at every call
+# Added to a float32 below 2^22, this rounds it to an integer (half to even) and leaves that in the low byte.
+_ROUNDER = 1.5 * 2**23
+_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+
+
+def quantize_rows(x: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
+    """Round each row of ``x`` to the nearest of 255 levels.
+
+    Args:
+        x: floating [rows, width].
+        offset: 0 for int8 codes, 128 for uint8 codes that are larger by it.
+
+    Returns:
+        Codes [rows, width], and scales [rows, 1]: in bfloat16 for bfloat16, else float32.
+    """
+    x = x.contiguous()
+    kind = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    codes = torch.empty(x.shape, dtype=torch.uint8 if offset else torch.int8, device=x.device)
+    scales = torch.empty(len(x), 1, dtype=kind, device=x.device)
+    if not x.numel():
+        return codes, scales.fill_(1)
+    rounder = torch.full((x.shape[1],), _ROUNDER + offset, device=x.device)
+    step = max(1, _PIECE // x.shape[1])
+    for start in range(0, len(x), step):
+        rows, scale = x[start : start + step], scales[start : start + step]
+        # Without their sign, floats are ordered as their bits are; the largest integer is found much faster.
+        bits = rows.view(_BITS[x.dtype])
+        largest = (bits & torch.iinfo(bits.dtype).max).amax(1, keepdim=True).view(x.dtype)
+        # The least normal number keeps rows of zeros from being divided by zero; NaN and infinity stay.
+        scale.copy_((largest.float() / LEVELS).to(kind).clamp_(min=torch.finfo(torch.float32).tiny))
+        shifted = torch.addcmul(rounder, rows.float(), 1 / scale.float())
+        codes[start : start + step] = shifted.view(torch.int32)
+    return codes, scales
+
+
+class Product(Protocol):
+    """A way to hold and multiply 8-bit weights."""
+
+    name: str
+
+    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+        """What the product works on, from codes int8 [out, in] and scales [out]."""
+
+    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
+        """The codes int8 [out, in] back from what ``arrange`` gave."""
+
+    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+        """``x`` [rows, in] to [rows, out] in the dtype of ``x``; without gradient."""
+
+
+class Dequantized:
+    """8-bit weights alone: the input keeps its dtype. Any device; works on the stored form."""
+
+    name = "8 bit weights, dequantised"
+
+    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+        """The stored form itself."""
+        return {"codes": codes, "scales": scales}
+
+    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
+        """They are held as they are."""
+        return buffers["codes"]
+
+    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+        """Multiply with the dequantised matrix."""
+        weight = buffers["codes"].to(x.dtype).mul_(buffers["scales"].to(x.dtype)[:, None])
+        return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+
+
+class OneDnn:
+    """oneDNN's product on a CPU: unsigned bytes by signed ones, in the layout that it wants the weights in.
+
+    Signed inputs are hundreds of times slower here; ``torch._int_mm``, which packs the weights at every call
+    and leaves all scaling to others, takes 5 to 80 % longer. Scales of weights are applied in the product;
+    those of rows, and the bias, in one pass over the output.
+    """
+
+    name = "int8 x int8 (oneDNN)"
+
+    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+        """One opaque tensor, [in, out], which gives the codes back."""
+        packed = torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
+        return {"packed": packed, "scales": scales, "output_scales": scales.float()}
+
+    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
+        """Unpack."""
+        return buffers["packed"].to_dense().T.contiguous()
+
+    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+        """Round, multiply, scale."""
+        codes, scales = quantize_rows(x, offset=128)
+        y = _onednn_product(codes, buffers["packed"], buffers["output_scales"], scales.dtype)
+        y = y.mul_(scales) if bias is None else torch.addcmul(bias.to(y.dtype), y, scales)
+        return y.to(x.dtype)
+
+
+class IntMm:
+    """PyTorch's integer product on CUDA."""
+
+    name = "int8 x int8 (CUDA)"
+    _fewest_rows = 17  # what torch._int_mm takes there
+
+    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+        """The stored form itself."""
+        return {"codes": codes, "scales": scales}
+
+    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
+        """They are held as they are."""
+        return buffers["codes"]
+
+    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+        """Round, multiply, scale; few rows are filled up with zeros."""
+        codes, scales = quantize_rows(x)
+        missing = max(0, self._fewest_rows - len(codes))
+        sums = torch._int_mm(F.pad(codes, (0, 0, 0, missing)), buffers["codes"].T)[: len(codes)]
+        y = sums.float().mul_(buffers["scales"].float()).mul_(scales.float())
+        return (y if bias is None else y.add_(bias)).to(x.dtype)
+
+
+def choose_product(codes: Tensor) -> tuple[Product, str]:
+    """The product for weights int8 [out, in] on their device, and a warning ("" if none is due)."""
+    kind = codes.device.type
+    if kind == "cpu" and _onednn_is_exact():
+        return OneDnn(), ""
+    # Both sides must be multiples of 8 there; the product needs compute capability 7.5.
+    even = all(size % 8 == 0 for size in codes.shape)
+    if kind == "cuda" and even and torch.cuda.get_device_capability(codes.device) >= (7, 5):
+        return IntMm(), ""
+    return Dequantized(), (
+        f"8 bit weights and activations: no integer product on this {kind} device for this shape; weights "
+        "are dequantised at every use, which may be slower than 16 bit"
+    )
+
+
+def _onednn_product(codes: Tensor, packed: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """(codes - 128) by packed weights times their scales, [rows, out] in float32 or bfloat16."""
+    product = torch.ops.onednn.qlinear_pointwise.default
+    zeros = scales.new_empty(0, dtype=torch.int64)  # weights have none
+    y: Tensor = product(codes, 1.0, 128, packed, scales, zeros, None, 1.0, 0, dtype, "none", [], "")
+    return y
+
+
+@lru_cache(maxsize=1)
+def _onednn_is_exact() -> bool:
+    """Whether this CPU has the product: without VNNI, sums of two products of bytes saturate at 16 bit."""
+    weights = torch.full((16, 64), LEVELS, dtype=torch.int8)
+    codes = torch.full((32, 64), 255, dtype=torch.uint8)
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(weights, None)
+        found = _onednn_product(codes, packed, torch.ones(16), torch.float32)
+        return bool((found == 64 * LEVELS * LEVELS).all()) and torch.equal(packed.to_dense().T, weights)
+    except (AttributeError, RuntimeError):  # built without oneDNN
+        return False
