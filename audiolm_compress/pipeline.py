@@ -1,6 +1,6 @@
 """From a recipe to a smaller model and its report, as one loop.
 
-    recipe -> data -> measure the baseline -> pass 1 ... pass n -> save -> reload -> measure -> report
+    recipe -> data -> rehearse -> measure -> pass 1 ... pass n -> save -> reload -> measure -> report
 
 What is reported is what was saved and loaded again.
 """
@@ -24,6 +24,7 @@ from audiolm_compress.measurement.process import measure
 from audiolm_compress.passes.base import Context, Progress, Silent
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.recipe_steps import at_pass, with_baseline
+from audiolm_compress.rehearsal import rehearse
 from audiolm_compress.reload_check import Behaviour
 from audiolm_compress.report import Report, Step
 from audiolm_compress.report.files import write_report
@@ -81,6 +82,7 @@ def apply_recipe(
     device = choose_device(device)
     progress = progress or Silent()
     calibration = load_calibration(recipe, progress)
+    rehearse(recipe, calibration, progress)
     clips = checked_clips(recipe, progress)
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with whole_folder(target, store.is_model_folder) as work:
