@@ -1,4 +1,4 @@
-"""Trying a recipe on a narrow twin finds what the run would stumble over, says it alike, and finds no more."""
+"""Trying a recipe on a narrow twin finds what a run would stumble over, says it alike, and finds no more."""
 
 from __future__ import annotations
 

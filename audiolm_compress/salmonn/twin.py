@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiolm_compress.quantization import TiedHead, prepare_modules, tie_heads
+from audiolm_compress.quantization import TiedHead, module_from_spec, prepare_modules, tie_heads
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 
@@ -37,7 +37,7 @@ def narrow_twin(model: Salmonn, seed: int = 0) -> Salmonn:
     replaced = config.pop("replaced")
     twin = store.build({**config, "replaced": {}}, model.tokenizer, model.feature_extractor)
     for name, spec in replaced.items():
-        twin.replace_module(name, store.module_from_spec(_narrow_spec(spec, twin.get_submodule(name))))
+        twin.replace_module(name, module_from_spec(_narrow_spec(spec, twin.get_submodule(name))))
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     generator = torch.Generator().manual_seed(seed)
     state = {
