@@ -1,6 +1,6 @@
-"""Time to the first token and per further token, in two protocols.
+"""Time to the first token and per further token, in two protocols; the first also in transformers' runtime.
 
-Both are batch 1 and greedy. TTFT runs from the waveform to the first token on the host: features, both
+All are batch 1 and greedy. TTFT runs from the waveform to the first token on the host: features, both
 encoders, connector, prompt and prefill. TPOT is the mean time of the tokens after it, read one by one with
 the true cache. The device is synchronised before every reading of the clock.
 """
@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import torch
+from transformers.generation.streamers import BaseStreamer
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.measurement.measurements import Latency, Spread
 from audiolm_compress.measurement.settings import BenchmarkSettings
+from audiolm_compress.salmonn.decode import DecodeSettings
+from audiolm_compress.salmonn.generation import end_ids, transformers_ids
 from audiolm_compress.salmonn.model import Inputs, Salmonn
 
 _NOISE_SECONDS = 10
@@ -44,24 +47,42 @@ def clips_latency(
     model: Salmonn, examples: Sequence[Example], settings: BenchmarkSettings, advance: Advance
 ) -> Latency:
     """Real clips, full answers: until the LLM ends by itself or ``max_new_tokens`` of the task are there."""
-    chosen = [examples[index] for index in in_turn(examples, settings.latency.clips)]
-    ends = _end_ids(model)
+    ends = frozenset(end_ids(model)[0])
 
     def answer(example: Example) -> Answer:
-        changes = settings.decode_changes(example.task)
-        longest = model.decode_settings(example.task, **changes).max_new_tokens
-        timed = timed_answer(model, lambda: model.prepare_examples([example]), longest, ends)
-        advance()
-        return timed
+        longest = _greedy(model, example, settings).max_new_tokens
+        return timed_answer(model, lambda: model.prepare_examples([example]), longest, ends)
 
+    return _over_clips(answer, examples, settings, advance)
+
+
+def transformers_latency(
+    model: Salmonn, examples: Sequence[Example], settings: BenchmarkSettings, advance: Advance
+) -> Latency:
+    """``clips_latency`` with the LLM in transformers' own ``generate``; encoders and prompts are the same."""
+
+    def answer(example: Example) -> Answer:
+        return _generated_answer(model, example, _greedy(model, example, settings))
+
+    return _over_clips(answer, examples, settings, advance, " in transformers' generate")
+
+
+def _over_clips(
+    answer: Callable[[Example], Answer],
+    examples: Sequence[Example],
+    settings: BenchmarkSettings,
+    advance: Advance,
+    how: str = "",
+) -> Latency:
+    chosen = [examples[index] for index in in_turn(examples, settings.latency.clips)]
+    answers = []
     with quiet_clock():
-        for index in range(settings.latency.warmup):
-            answer(chosen[index % len(chosen)])
-        answers = [answer(example) for example in chosen]
-    protocol = (
-        f"{len(chosen)} test clips, full greedy answers, after {settings.latency.warmup} for warming up"
-    )
-    return _latency(protocol, answers)
+        for index in range(-settings.latency.warmup, len(chosen)):
+            answers.append(answer(chosen[index % len(chosen)]))
+            advance()
+    warmup = settings.latency.warmup
+    protocol = f"{len(chosen)} test clips, full greedy answers{how}, after {warmup} for warming up"
+    return _latency(protocol, answers[warmup:])
 
 
 def noise_latency(model: Salmonn, settings: BenchmarkSettings, seed: int, advance: Advance) -> Latency:
@@ -109,6 +130,37 @@ def timed_answer(model: Salmonn, prepare: Callable[[], Inputs], longest: int, en
     return Answer(first - begin, last - first, tuple(ids))
 
 
+class _Clock(BaseStreamer):
+    """Looks at the clock whenever ``generate`` hands on a token, and once when it hands on the prompt."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """Note the time; the token is on the host already, so the device has computed it."""
+        self.times.append(_now(self._device))
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+
+@torch.inference_mode()
+def _generated_answer(model: Salmonn, example: Example, settings: DecodeSettings) -> Answer:
+    gc.collect(0)
+    clock = _Clock(model.device)
+    begin = _now(model.device)
+    ids = transformers_ids(model, model.prepare_examples([example]), settings, clock)[0].tolist()
+    first, last = clock.times[1], clock.times[-1]
+    return Answer(first - begin, last - first, tuple(ids))
+
+
+def _greedy(model: Salmonn, example: Example, settings: BenchmarkSettings) -> DecodeSettings:
+    """What both runtimes are timed with: of the task's settings only the longest answer counts."""
+    own = model.decode_settings(example.task, **settings.decode_changes(example.task))
+    return DecodeSettings(num_beams=1, min_length=0, max_new_tokens=own.max_new_tokens)
+
+
 @contextmanager
 def quiet_clock() -> Iterator[None]:
     """No garbage collection inside."""
@@ -125,7 +177,12 @@ def quiet_clock() -> Iterator[None]:
 def steps(settings: BenchmarkSettings, clips: int) -> int:
     """How often both protocols together call ``advance``."""
     noise = settings.noise_protocol.warmup + settings.noise_protocol.iterations
-    return settings.latency.warmup + min(clips, settings.latency.clips) + noise
+    return clip_steps(settings, clips) + noise
+
+
+def clip_steps(settings: BenchmarkSettings, clips: int) -> int:
+    """How often a protocol on real clips calls ``advance``."""
+    return settings.latency.warmup + min(clips, settings.latency.clips)
 
 
 def _now(device: torch.device) -> float:
@@ -139,10 +196,3 @@ def _latency(protocol: str, answers: Sequence[Answer]) -> Latency:
     assert ttft is not None, "both protocols have at least one run"
     per_token = [seconds for answer in answers if (seconds := answer.per_token) is not None]
     return Latency(protocol, ttft, Spread.of(per_token), fmean(len(answer.ids) for answer in answers))
-
-
-def _end_ids(model: Salmonn) -> frozenset[int]:
-    ends = model.causal_lm.generation_config.eos_token_id
-    if ends is None:
-        return frozenset()
-    return frozenset(ends if isinstance(ends, list) else [ends])

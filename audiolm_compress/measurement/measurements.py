@@ -121,6 +121,7 @@ class Measurements:
             quantised layers that it computes.
         load_seconds: time to load the model.
         notes: everything a reader must know about the figures.
+        transformers_latency: on the same real clips in transformers' own ``generate``; None if not timed.
     """
 
     source: str
@@ -141,6 +142,7 @@ class Measurements:
     environment: Mapping[str, Any]
     load_seconds: float
     notes: tuple[str, ...] = field(default=())
+    transformers_latency: Latency | None = None
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -171,6 +173,7 @@ class Measurements:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Measurements:
         """Read the JSON form."""
+        in_transformers = content.get("transformers_latency")
         values = {
             name: value
             for name, value in content.items()
@@ -188,6 +191,7 @@ class Measurements:
                     ClipResult(**clip | {"references": tuple(clip["references"])}) for clip in values["clips"]
                 ),
                 "notes": tuple(values["notes"]),
+                "transformers_latency": None if in_transformers is None else _latency(in_transformers),
             }
         )
 

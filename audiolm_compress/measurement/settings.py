@@ -9,6 +9,7 @@ from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
 from audiolm_compress.data.tasks import task_kind
+from audiolm_compress.runtime.settings import RuntimeSettings
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.settings import Settings
 
@@ -33,6 +34,11 @@ class ClipLatency(Settings):
 
     clips: int = Field(20, ge=1, description="how many test clips are timed, tasks in turn")
     warmup: int = Field(3, ge=0, description="answers given before the clock counts")
+    transformers: bool = Field(
+        True,
+        description="time the same clips in transformers' `generate` as well, which tells the runtime's "
+        "share from compression's",
+    )
 
 
 class NoiseLatency(Settings):
@@ -52,6 +58,9 @@ class BenchmarkSettings(Settings):
     )
     latency: ClipLatency = Field(ClipLatency(), description="timing on real clips")
     noise_protocol: NoiseLatency = Field(NoiseLatency(), description="timing in the upstream protocol")
+    runtime: RuntimeSettings = Field(
+        RuntimeSettings(), description="what runs the LLM of both models, for timing and for answers"
+    )
     max_clips: int | None = Field(
         None, ge=1, description="at most this many test clips, tasks in turn; unset: all"
     )

@@ -21,7 +21,13 @@ import torch
 from audiolm_compress.data.loading import load_examples
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.measurement.latency import clips_latency, noise_latency, steps
+from audiolm_compress.measurement.latency import (
+    clip_steps,
+    clips_latency,
+    noise_latency,
+    steps,
+    transformers_latency,
+)
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.measurement.memory import PeakMeter
 from audiolm_compress.measurement.quality import answer_clips, used_decode
@@ -68,6 +74,7 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
     meter = PeakMeter(device)
     begin = time.perf_counter()
     model = load_model(request.source, device=request.device, allow_missing=request.allow_missing)
+    model.runtime = settings.runtime
     slow_kernels = prepare_modules(model)
     load_seconds = time.perf_counter() - begin
     meter.loaded()
@@ -79,12 +86,17 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
     meter.noise_protocol_ends()
     progress.start("answering all clips", len(examples))
     clips = answer_clips(model, examples, settings, progress.advance)
+    memory = meter.result()
+    in_transformers = None
+    if settings.latency.transformers:  # after the memory is known, to which it must not add
+        progress.start("timing answers in transformers' generate", clip_steps(settings, len(examples)))
+        in_transformers = transformers_latency(model, examples, settings, progress.advance)
     by_part = model.weight_bytes()
     return Measurements(
         source=request.source,
         weight_bytes=sum(by_part.values()),
         weight_bytes_by_part=by_part,
-        memory=meter.result(),
+        memory=memory,
         clips_latency=on_clips,
         noise_latency=on_noise,
         wer=None,
@@ -98,7 +110,8 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
         clips=clips,
         environment=describe_environment(device, request.seed) | {"kernels": kernel_report(model)},
         load_seconds=load_seconds,
-        notes=(*slow_kernels, *_notes(on_clips.tokens)),
+        notes=(*filter(None, [model.runtime_note]), *slow_kernels, *_notes(on_clips.tokens)),
+        transformers_latency=in_transformers,
     )
 
 

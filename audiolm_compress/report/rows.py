@@ -80,10 +80,12 @@ def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
 
 def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
     """Both protocols: protocol, figure, before, after."""
-    protocols = (
+    protocols: list[tuple[str, Latency | None, Latency | None]] = [
         ("real clips", baseline.clips_latency, candidate.clips_latency),
         ("upstream", baseline.noise_latency, candidate.noise_latency),
-    )
+    ]
+    if baseline.transformers_latency is not None or candidate.transformers_latency is not None:
+        protocols.append(("transformers", baseline.transformers_latency, candidate.transformers_latency))
     return [
         (protocol, figure.upper(), spread(before, figure), spread(after, figure))
         for protocol, before, after in protocols
@@ -91,8 +93,29 @@ def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
     ]
 
 
-def spread(latency: Latency, figure: str) -> str:
+def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:
+    """What the runtime gave and what compression gave, from transformers' generate to the candidate."""
+    start = baseline.transformers_latency
+    if start is None:
+        return []
+    lines = []
+    for figure in ("ttft", "tpot"):
+        times = [getattr(side, figure) for side in (start, baseline.clips_latency, candidate.clips_latency)]
+        if any(time is None for time in times):
+            continue
+        theirs, ours, after = (time.median for time in times)
+        lines.append(
+            f"{figure.upper()} from the baseline in transformers' generate to the candidate here: "
+            f"{milliseconds(theirs)} to {milliseconds(after)} ms, {ratio(theirs, after)}, "
+            f"of which the runtime {ratio(theirs, ours)} and compression {ratio(ours, after)}"
+        )
+    return lines
+
+
+def spread(latency: Latency | None, figure: str) -> str:
     """Median and percentiles in ms."""
+    if latency is None:
+        return "not timed"
     times = getattr(latency, figure)
     if times is None:
         return "no further token"
@@ -129,6 +152,7 @@ def notes(
     )
     lines.append(f"latency on real clips (used above): {baseline.clips_latency.protocol}")
     lines.append(f"latency in the upstream protocol: {baseline.noise_latency.protocol}")
+    lines += runtime_lines(baseline, candidate)
     lines.append(f"peak memory: {candidate.memory.method}")
     if candidate.spider is None and candidate.cider_d is not None:
         lines.append(f"SPIDEr: {candidate.spider_note}")

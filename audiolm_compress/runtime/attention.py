@@ -103,25 +103,45 @@ def attend(
         )
         return found.transpose(1, 2).reshape(batch, length, heads * width)
     shared = heads // groups
-    rows = queries.transpose(1, 2) if length > 1 else queries
-    scores = torch.bmm(
-        rows.reshape(batch * groups, shared * length, width), keys.flatten(0, 1).transpose(1, 2)
-    )
-    _cap(layer, scores)
+    if length == 1:
+        found = _single(layer, queries.reshape(batch * groups, shared, width), keys, values, mask)
+        return found.view(batch, 1, heads * width)
+    rows = queries.transpose(1, 2).reshape(batch * groups, shared * length, width)
+    scores = _cap(layer, torch.bmm(rows, keys.flatten(0, 1).transpose(1, 2)))
     if mask is not None:
         scores.view(batch, groups, shared, length, -1).add_(mask[:, None])
-    weights = torch.softmax(scores, -1)
-    found = torch.bmm(weights, values.flatten(0, 1))
-    if length == 1:
-        return found.view(batch, 1, heads * width)
+    found = torch.bmm(torch.softmax(scores, -1), values.flatten(0, 1))
     return found.view(batch, heads, length, width).transpose(1, 2).reshape(batch, length, heads * width)
 
 
-def _cap(layer: Layer, scores: Tensor) -> None:
+def _single(layer: Layer, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """One position: [batch * key heads, queries that share a key, head_dim] in and out.
+
+    On a CPU the products are computed in float32: the 16-bit ones of PyTorch 2.13 compile a kernel for every
+    new number of columns, which takes longer than a whole layer, and are slower afterwards. Both sum in
+    float32 and round once.
+    """
+    dtype = queries.dtype
+    wide = queries.device.type == "cpu" and dtype != torch.float32
+    by_text = keys.shape[:2]
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    if wide:
+        scores = torch.bmm(queries.float(), keys.float().transpose(1, 2)).to(dtype)
+    else:
+        scores = torch.bmm(queries, keys.transpose(1, 2))
+    scores = _cap(layer, scores)
+    if mask is not None:
+        scores.unflatten(0, by_text).add_(mask)
+    weights = torch.softmax(scores, -1)
+    if wide:
+        return torch.bmm(weights.float(), values.float()).to(dtype)
+    return torch.bmm(weights, values)
+
+
+def _cap(layer: Layer, scores: Tensor) -> Tensor:
     """Scale, and where the model does so cap, in place."""
     if layer.softcap is None:
-        scores.mul_(layer.scale)
-    elif layer.folded:
-        scores.div_(layer.softcap / layer.scale).tanh_().mul_(layer.softcap)
-    else:
-        scores.mul_(layer.scale).div_(layer.softcap).tanh_().mul_(layer.softcap)
+        return scores.mul_(layer.scale)
+    if layer.folded:
+        return scores.div_(layer.softcap / layer.scale).tanh_().mul_(layer.softcap)
+    return scores.mul_(layer.scale).div_(layer.softcap).tanh_().mul_(layer.softcap)

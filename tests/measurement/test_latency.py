@@ -10,11 +10,13 @@ import torch
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.measurement.latency import (
+    clip_steps,
     clips_latency,
     noise_latency,
     quiet_clock,
     steps,
     timed_answer,
+    transformers_latency,
 )
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.salmonn.model import Salmonn
@@ -67,6 +69,12 @@ def test_protocols_and_their_counts(small_model: Callable[[str], Salmonn], examp
     assert on_noise.ttft.runs == 2 and on_noise.tokens == 2.0
     assert on_noise.tpot is not None and on_noise.tpot.runs == 2 and on_noise.tpot.p5 > 0
     assert len(calls) == steps(SETTINGS, len(examples)) == 1 + 2 + 3
+    calls.clear()
+    in_transformers = transformers_latency(model, examples, SETTINGS, lambda: calls.append(1))
+    assert in_transformers.ttft.runs == 2 and in_transformers.tokens == on_clips.tokens
+    assert in_transformers.tpot is not None and in_transformers.tpot.p5 > 0
+    assert "transformers" in in_transformers.protocol
+    assert len(calls) == clip_steps(SETTINGS, len(examples)) == 1 + 2
 
 
 def test_the_collector_rests_and_wakes_up_again() -> None:

@@ -78,11 +78,12 @@ def test_measuring_here(source: str, annotation: Path, small_model: Callable[[st
     assert found.clips[2].text == model.generate([waveform], "asr", num_beams=1, max_new_tokens=4)[0]
     assert found.decode["asr"]["num_beams"] == 1 and found.decode["audiocaption"]["num_beams"] == 2
     assert found.counts["clips_asr"] == 2 and found.clips[0].seconds == 2.0
+    assert found.transformers_latency is not None and found.transformers_latency.ttft.runs == 1
     assert found.environment["threads"] == torch.get_num_threads()
 
     messages = [json.loads(line) for line in stream.getvalue().splitlines()]
     totals = [message["total"] for message in messages if "start" in message]
-    assert sum(totals) == sum(message.get("advance", 0) for message in messages) == 1 + 2 + 4
+    assert sum(totals) == sum(message.get("advance", 0) for message in messages) == 1 + 2 + 4 + 1
 
 
 @pytest.mark.slow
@@ -94,6 +95,7 @@ def test_measuring_in_a_process_of_its_own(source: str, annotation: Path) -> Non
         "baseline: loading the model",
         "baseline: timing answers",
         "baseline: answering all clips",
+        "baseline: timing answers in transformers' generate",
     ]
     assert all(line[1] == line[2] for line in progress.lines)
     assert found.wer is not None and found.cider_d is not None

@@ -6,13 +6,14 @@ import csv
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.measurement.measurements import Measurements, Spread
 from audiolm_compress.passes import MergeLora
 from audiolm_compress.passes.base import PassReport
 from audiolm_compress.recipe import Goals, load_recipe
@@ -77,6 +78,32 @@ def test_table_has_both_models_all_columns_and_every_protocol(measured: Measured
         "MISSED: weight_ratio 0.500, asked for 0.4",
     ):
         assert expected in table
+
+
+def test_what_the_runtime_gave_is_told_from_what_compression_gave(measured: Measured) -> None:
+    """10 ms a token here, 40 in transformers' generate; the candidate takes 8 here."""
+    before = measured()
+    slow = replace(before.clips_latency, tpot=Spread(0.04, 0.04, 0.04, 5))
+    found = Report.of(
+        replace(before, transformers_latency=slow), measured(tpot=0.008), environment=ENVIRONMENT
+    )
+    text = found.to_markdown()
+    assert (
+        "TPOT from the baseline in transformers' generate to the candidate here: 40.00 to 8.00 ms, 0.200x"
+        in text
+    )
+    assert "of which the runtime 0.250x and compression 0.800x" in text
+    assert "| transformers | TPOT | 40.00 (40.00 to 40.00) | not timed |" in text
+    assert Report.from_json(found.to_json()).baseline.transformers_latency == slow
+
+
+def test_results_of_before_have_no_times_in_transformers(measured: Measured) -> None:
+    content = json.loads(report(measured).to_json())
+    for side in ("baseline", "candidate"):
+        del content[side]["transformers_latency"]
+    read = Report.from_json(json.dumps(content))
+    assert read.baseline.transformers_latency is None
+    assert "transformers" not in read.table()
 
 
 def test_a_narrow_terminal_cuts_no_figure(measured: Measured) -> None:
