@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.linear import QuantizedLinear
@@ -25,6 +26,10 @@ def module_from_spec(spec: dict[str, Any]) -> nn.Module:
         scheme = Scheme(spec["bits"], spec["group_size"], spec["symmetric"])
         return QuantizedLinear(
             spec["in_features"], spec["out_features"], scheme, bias=spec["bias"], dtype=_DTYPES[spec["dtype"]]
+        )
+    if spec["kind"] == "int8_linear":
+        return Int8Linear(
+            spec["in_features"], spec["out_features"], bias=spec["bias"], dtype=_DTYPES[spec["dtype"]]
         )
     if spec["kind"] == "embedding":
         return QuantizedEmbedding(
@@ -54,7 +59,8 @@ def tie_heads(model: nn.Module) -> None:
 def prepare_modules(model: nn.Module) -> list[str]:
     """Prepare every quantised layer for its device; the distinct warnings, each with its number of layers."""
     counts: dict[str, int] = {}
-    for layer in [module for module in model.modules() if isinstance(module, QuantizedLinear | TiedHead)]:
+    kinds = QuantizedLinear | Int8Linear | TiedHead
+    for layer in [module for module in model.modules() if isinstance(module, kinds)]:
         warning = layer.prepare()
         if warning:
             counts[warning] = counts.get(warning, 0) + 1
@@ -63,6 +69,6 @@ def prepare_modules(model: nn.Module) -> list[str]:
 
 def kernel_report(model: nn.Module) -> dict[str, int]:
     """Number of quantised layers by the kernel that computes them."""
-    names = [m.kernel.name for m in model.modules() if isinstance(m, QuantizedLinear)]
+    names = [m.kernel.name for m in model.modules() if isinstance(m, QuantizedLinear | Int8Linear)]
     names += [m.kernel_name for m in model.modules() if isinstance(m, TiedHead)]
     return {name: names.count(name) for name in sorted(set(names))}
