@@ -70,6 +70,12 @@ class Gptq(Pass):
     damping: float = Field(
         0.01, gt=0, le=1, description="Share of the mean added to the diagonal of the statistics."
     )
+    prefill_activations: Literal[8, 16] = Field(
+        8,
+        description="Bits of the inputs of 4- and 8-bit layers where many positions are computed at once; 8 "
+        "rounds each position's to 255 levels, all but 16 inputs of large values, and takes about half the "
+        "time. Single positions are always 16 bit.",
+    )
     overrides: tuple[Override, ...] = Field(
         (), description="Exceptions by name; the last that matches counts."
     )
@@ -94,7 +100,12 @@ class Gptq(Pass):
             }
             context.progress.start(f"gptq: {part}", len(blocks) + 1)
             options = Options(
-                schemes.get, model.replace_module, self.act_order, self.damping, context.progress.advance
+                schemes.get,
+                model.replace_module,
+                self.act_order,
+                self.damping,
+                self.prefill_activations,
+                context.progress.advance,
             )
             with evaluating(model):
                 run, masks = part_calibration(model, part, context.calibration, self.batch_size)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme
+from audiolm_compress.quantization.integer_product import multiply, ratios_of, round_rows
 from audiolm_compress.quantization.kernels import Buffers, Shape, stored_parts
 from audiolm_compress.quantization.packing import pack
 
@@ -17,7 +18,7 @@ _int4_product = torch.ops.aten._weight_int4pack_mm_for_cpu.default
 
 
 class Int4Cpu:
-    """PyTorch's int4 matmul for few rows, tile by tile dequantised for many; bfloat16 only.
+    """PyTorch's int4 matmul for few rows, products of bytes or dequantised tiles for many; bfloat16 only.
 
     The weights lie in tiles of ``tile`` outputs, each [in, tile / 2] bytes: low nibbles are the first half of
     the tile's outputs, high nibbles the second. Narrower last groups and odd numbers of outputs are filled
@@ -25,10 +26,13 @@ class Int4Cpu:
     """
 
     name = "int4 matmul (CPU)"
-    few_rows = 128  # above, dequantising pays (benchmarks/kernels.py)
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self.integer = shape.activations == 8 and shape.scheme.symmetric
+        weights = shape.in_features * shape.out_features
+        # Above, the other product is faster (benchmarks/kernels.py); small layers pay for its many calls.
+        self.few_rows = 28 + 16_000_000 // weights if self.integer else 128
         width, filled = shape.scheme.width(shape.in_features), -(-shape.in_features // 32) * 32
         sizes = (width, 256, 128, 64, 32) if width in (32, 64, 128, 256) else (256, 128, 64, 32)
         # The product's own group size: the scheme's, or for whole rows the largest that divides them.
@@ -60,7 +64,7 @@ class Int4Cpu:
         """Undo the tiling."""
         tiles = self._tiles(buffers)
         codes = torch.cat([tiles & 15, tiles >> 4], dim=-1).transpose(0, 1).flatten(1)
-        inputs, outputs, scheme = self.shape
+        inputs, outputs, scheme = self.shape[:3]
         codes = codes[:inputs, :outputs]
         both = buffers["scales"][: scheme.groups(inputs), :outputs]
         scales = both[..., 0].contiguous()
@@ -71,11 +75,19 @@ class Int4Cpu:
         return stored
 
     def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
-        """Few rows by the int4 product; many tile by tile, so that a dequantised tile stays in the cache."""
+        """Few rows by the int4 product; many tile by tile, so that what is unpacked stays in the cache."""
         rows, inputs = x.shape
         x = x.contiguous() if inputs == self.columns else F.pad(x, (0, self.columns - inputs))
         if rows <= self.few_rows:
             y = _int4_product(x, buffers["packed"], self.group, buffers["scales"])
+        elif self.integer:
+            y = x.new_empty(rows, self.outputs)
+            multiply(
+                round_rows(x, buffers.get("outliers")),
+                self._tiles(buffers),
+                ratios_of(self._scales(buffers)),
+                y,
+            )
         else:
             y = x.new_empty(rows, self.outputs)
             for start, tile in self._dense_tiles(buffers):
@@ -109,6 +121,12 @@ class Int4Cpu:
     def _tiles(self, buffers: Buffers) -> Tensor:
         """The packed bytes as [tiles, in, tile / 2]."""
         return buffers["packed"].view(self.outputs // self.tile, self.columns, self.tile // 2)
+
+    def _scales(self, buffers: Buffers) -> Tensor:
+        """The scales as float32 [groups, outputs]; those of whole rows once."""
+        pairs = buffers["scales"][: self.shape.scheme.groups(self.shape.in_features)]
+        # The bits of a bfloat16 are the upper ones of a float32, and it is the lower half of its pair.
+        return (pairs.view(torch.int32).squeeze(-1) << 16).view(torch.float32)
 
     def _missing(self) -> tuple[int, int]:
         """Inputs and outputs that fill up the last group and the last tile."""

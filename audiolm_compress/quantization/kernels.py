@@ -14,23 +14,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme
+from audiolm_compress.quantization.integer_product import round_rows
 from audiolm_compress.quantization.packing import pack, unpack
 
 Buffers = Mapping[str, Tensor]
 
 
 class Shape(NamedTuple):
-    """What a kernel must know of its layer."""
+    """What a kernel must know of its layer.
+
+    ``activations`` are the bits of an input value where many rows are multiplied: 16, or 8 with a scale a
+    row. Few rows, such as a token at a time, are always 16 bit.
+    """
 
     in_features: int
     out_features: int
     scheme: Scheme
+    activations: int = 16
 
 
 class Kernel(Protocol):
     """A way to hold and multiply the quantised weights of a layer of one shape.
 
-    ``buffers`` may hold more than the kernel's own tensors, such as a bias.
+    ``buffers`` may hold more than the kernel's own tensors, such as a bias. Where 8-bit activations are
+    wanted, ``outliers`` are the inputs whose values are to have more levels.
     """
 
     name: str
@@ -100,6 +107,9 @@ class Int8Cpu:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self.integer = shape.activations == 8
+        if self.integer:
+            self.few_rows = 8  # above, the product of bytes is faster
 
     @staticmethod
     def fits(scheme: Scheme, in_features: int) -> bool:
@@ -122,9 +132,13 @@ class Int8Cpu:
         return {"qweight": pack(codes.T, 8), "scales": buffers["scales"][None].clone()}
 
     def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
-        """Few rows by the int8 product; many by a dense one, whose outputs are scaled."""
+        """Few rows by the int8 product; many by one of bytes, or a dense one, whose outputs are scaled."""
         if len(x) <= self.few_rows:
             return torch._weight_int8pack_mm(x.contiguous(), buffers["packed"], buffers["scales"])
+        if self.integer:
+            rounded = round_rows(x, buffers.get("outliers"))
+            y = rounded.times(buffers["packed"].T).float()
+            return y.mul_(buffers["scales"]).mul_(rounded.scales).to(x.dtype)
         return F.linear(x, buffers["packed"].to(x.dtype)).mul_(buffers["scales"])
 
     def dense(self, buffers: Buffers) -> Tensor:

@@ -30,6 +30,9 @@ from audiolm_compress.quantization.gptq import Hessian, Quantized, quantize_gptq
 from audiolm_compress.quantization.grids import Scheme, dequantize
 from audiolm_compress.quantization.linear import QuantizedLinear
 
+# SmolLM2-135M, 576 to 1536 inputs: 8-bit inputs raise perplexity by 0.3 % with 16 of them apart, else 2.5 %.
+_OUTLIERS = 16
+
 
 @dataclass(frozen=True)
 class Options:
@@ -39,6 +42,7 @@ class Options:
         scheme_of: the scheme of a layer by its full name, or None to leave the layer as it is.
         act_order: round the inputs of largest mean square first.
         damping: share of the mean diagonal added to the Hessian.
+        activations: bits of the inputs of the finished layers where many rows are multiplied.
         replace: puts a module in the place of the one with that full name.
         advance: called after each block.
     """
@@ -47,6 +51,7 @@ class Options:
     replace: Callable[[str, nn.Module], None]
     act_order: bool = True
     damping: float = 0.01
+    activations: int = 16
     advance: Callable[[], None] = lambda: None
 
 
@@ -226,6 +231,10 @@ def _solve(
     stage: Mapping[str, nn.Linear], hessian: Hessian, options: Options
 ) -> Iterator[tuple[Layer, QuantizedLinear]]:
     """Quantise the layers of a stage, those of one scheme stacked to share a factorisation."""
+    outliers = None
+    if options.activations == 8:
+        large = hessian.matrix.diagonal().topk(min(_OUTLIERS, len(hessian.matrix))).indices
+        outliers = large.sort().values
     by_scheme: dict[Scheme, dict[str, nn.Linear]] = {}
     for name, linear in stage.items():
         scheme = options.scheme_of(name)
@@ -246,11 +255,17 @@ def _solve(
         for name, linear in linears.items():
             part = result.outputs(start, start + linear.out_features)
             start += linear.out_features
-            yield _finish(name, linear, part, scheme, hessian.rows)
+            yield _finish(name, linear, part, scheme, hessian.rows, options.activations, outliers)
 
 
 def _finish(
-    name: str, linear: nn.Linear, result: Quantized, scheme: Scheme, rows: int
+    name: str,
+    linear: nn.Linear,
+    result: Quantized,
+    scheme: Scheme,
+    rows: int,
+    activations: int = 16,
+    outliers: Tensor | None = None,
 ) -> tuple[Layer, QuantizedLinear]:
     """Overwrite the dense weight, which calibration still runs on, and build what will replace it."""
     linear.weight.copy_(dequantize(result.codes, result.grid, scheme))
@@ -265,5 +280,5 @@ def _finish(
         damping=result.damping,
     )
     return layer, QuantizedLinear.from_codes(
-        result.codes, result.grid, scheme, linear.bias, linear.weight.dtype
+        result.codes, result.grid, scheme, linear.bias, linear.weight.dtype, activations, outliers
     )

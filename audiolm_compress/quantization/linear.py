@@ -14,12 +14,15 @@ from audiolm_compress.quantization.kernel_choice import choose_kernel
 from audiolm_compress.quantization.kernels import Dequantize, Kernel, Shape
 from audiolm_compress.quantization.packing import pack, packed_rows
 
+_NOT_WEIGHTS = ("bias", "outliers")  # buffers that no kernel rearranges
+
 
 class QuantizedLinear(nn.Module):
     """A linear layer with packed weights.
 
     ``state_dict`` always holds the stored form: ``qweight`` int32 [words, out] (see `packing`), ``scales``
-    [groups, out], ``qzeros`` int32 [groups, words] unless symmetric, ``bias`` [out] if there is one.
+    [groups, out], ``qzeros`` int32 [groups, words] unless symmetric, ``bias`` [out] if there is one,
+    ``outliers`` int64 [count] if calibration has found inputs to be multiplied with more than 8 bits.
     `prepare` rearranges it in place for the device's best kernel; moving or casting the module does so again.
     """
 
@@ -31,34 +34,61 @@ class QuantizedLinear(nn.Module):
         *,
         bias: bool,
         dtype: torch.dtype = torch.float32,
+        activations: int = 16,
+        outliers: int = 0,
     ) -> None:
-        """Make a layer with empty weights, ready for ``load_state_dict``."""
+        """Make a layer with empty weights, ready for ``load_state_dict``.
+
+        ``activations`` are the bits of the inputs where many rows are multiplied: 8 lets kernels round them
+        to 255 levels a row for products of integers, all but ``outliers`` of them, which get 15 bits.
+        """
         super().__init__()
         self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
+        self.activations = activations
         self.kernel: Kernel = Dequantize(self.shape)
         self._prepared = False
         self.bias: Tensor | None
         self.register_buffer("bias", torch.zeros(out_features, dtype=dtype) if bias else None)
+        self.outliers: Tensor | None
+        self.register_buffer("outliers", torch.zeros(outliers, dtype=torch.int64) if outliers else None)
         self._hold(self._empty(dtype, torch.get_default_device()))
 
     @classmethod
     def from_codes(
-        cls, codes: Tensor, grid: Grid, scheme: Scheme, bias: Tensor | None, dtype: torch.dtype
+        cls,
+        codes: Tensor,
+        grid: Grid,
+        scheme: Scheme,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        activations: int = 16,
+        outliers: Tensor | None = None,
     ) -> QuantizedLinear:
-        """Pack ``codes`` uint8 [out, in] on ``grid``; ``dtype`` is that of scales and activations."""
-        layer = cls(codes.shape[1], codes.shape[0], scheme, bias=bias is not None, dtype=dtype)
+        """Pack ``codes`` uint8 [out, in] on ``grid``; ``dtype`` is that of scales and activations.
+
+        ``outliers`` are numbers of inputs, int64.
+        """
+        layer = cls(
+            codes.shape[1],
+            codes.shape[0],
+            scheme,
+            bias=bias is not None,
+            dtype=dtype,
+            activations=activations,
+        )
         stored = {"qweight": pack(codes.T, scheme.bits), "scales": grid.scales.to(dtype).contiguous()}
         if not scheme.symmetric:
             stored["qzeros"] = pack(grid.zeros.T.to(torch.uint8), scheme.bits).T.contiguous()
         layer._hold(stored)
         if bias is not None:
             layer.bias = bias.detach().clone().to(dtype)
+        layer.outliers = outliers
         return layer
 
     @property
     def shape(self) -> Shape:
         """What a kernel must know."""
-        return Shape(self.in_features, self.out_features, self.scheme)
+        return Shape(self.in_features, self.out_features, self.scheme, self.activations)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,6 +106,8 @@ class QuantizedLinear(nn.Module):
             "symmetric": self.scheme.symmetric,
             "bias": self.bias is not None,
             "dtype": str(self.dtype).removeprefix("torch."),
+            "activations": self.activations,
+            "outliers": 0 if self.outliers is None else len(self.outliers),
         }
 
     def prepare(self) -> str:
@@ -124,11 +156,11 @@ class QuantizedLinear(nn.Module):
 
     def _weights(self) -> dict[str, Tensor]:
         """The module's own dictionary of buffers: looking up attributes costs as much as a small product."""
-        return self._buffers  # type: ignore[return-value]  # the bias, which may be None, is no kernel's business
+        return self._buffers  # type: ignore[return-value]  # bias and outliers may be None
 
     def _hold(self, buffers: dict[str, Tensor]) -> None:
         """Make ``buffers`` the weights, and nothing else."""
-        for name in [name for name in self._buffers if name != "bias"]:
+        for name in [name for name in self._buffers if name not in _NOT_WEIGHTS]:
             delattr(self, name)
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor)
@@ -153,8 +185,9 @@ class QuantizedLinear(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         for name, tensor in self._stored().items():
             destination[prefix + name] = tensor if keep_vars else tensor.detach()
-        if self.bias is not None:
-            destination[prefix + "bias"] = self.bias
+        for name in _NOT_WEIGHTS:
+            if self._buffers[name] is not None:
+                destination[prefix + name] = self._buffers[name]
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         with self._in_stored_form():

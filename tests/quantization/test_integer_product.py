@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from audiolm_compress.quantization import QuantizedLinear, Scheme, module_from_spec
+from audiolm_compress.quantization.gptq import quantize_rounding
+from audiolm_compress.quantization.integer_product import ratios_of, round_rows
+
+FORMATS = [Scheme(4, 32), Scheme(4, 128), Scheme(4, -1), Scheme(8, -1)]
+SHAPES = [(64, 128), (200, 320), (1100, 2432)]  # the last is computed in several chunks
+
+
+def layer_of(scheme: Scheme, outputs: int, inputs: int, activations: int = 8) -> QuantizedLinear:
+    generator = torch.Generator().manual_seed(outputs + inputs)
+    weight = torch.randn(outputs, inputs, generator=generator)
+    weight *= torch.rand(1, inputs, generator=generator) + 0.1  # groups of different scales
+    result = quantize_rounding(weight, None, scheme, dtype=torch.bfloat16)
+    bias = torch.randn(outputs, generator=generator).bfloat16()
+    layer = QuantizedLinear.from_codes(
+        result.codes, result.grid, scheme, bias, torch.bfloat16, activations=activations
+    )
+    layer.prepare()
+    layer.kernel.few_rows = 32  # type: ignore[attr-defined]  # of the kernels that such layers get
+    return layer
+
+
+def rows_of(inputs: int, rows: int = 320) -> torch.Tensor:
+    return torch.randn(rows, inputs, generator=torch.Generator().manual_seed(rows)).bfloat16()
+
+
+def share(error: torch.Tensor, of: torch.Tensor) -> float:
+    return float(error.square().mean() / of.square().mean())
+
+
+@pytest.mark.parametrize("scheme", FORMATS, ids=str)
+@pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
+def test_many_rows_against_rounded_inputs_times_dense_weights(
+    scheme: Scheme, outputs: int, inputs: int
+) -> None:
+    layer, x = layer_of(scheme, outputs, inputs), rows_of(inputs)
+    rounded = round_rows(x)
+    inputs_used = rounded.codes.float() * rounded.scales
+    assert share(inputs_used - x.float(), x.float()) < 1e-4
+    assert layer.bias is not None
+    expected = inputs_used @ layer.dense().float().T + layer.bias.float()
+    # Ratios of groups are rounded; whole rows have none, and only bfloat16 itself rounds.
+    allowed = 1.5e-4 if scheme.group_size > 0 else 3e-5
+    assert share(layer(x).float() - expected, expected) < allowed
+
+
+@pytest.mark.parametrize("scheme", FORMATS, ids=str)
+def test_a_row_does_not_depend_on_its_neighbours(scheme: Scheme) -> None:
+    layer, x = layer_of(scheme, 200, 320), rows_of(320, 1200)
+    x[7] = 0
+    y = layer(x)
+    assert torch.equal(y[300:900], layer(x[300:900]))
+    assert layer.bias is not None
+    assert torch.equal(y[7], layer.bias)
+
+
+@pytest.mark.parametrize("scheme", FORMATS, ids=str)
+def test_sixteen_bit_inputs_on_request(scheme: Scheme) -> None:
+    layer, x = layer_of(scheme, 200, 320, activations=16), rows_of(320)
+    assert layer.bias is not None
+    expected = x.float() @ layer.dense().float().T + layer.bias.float()
+    assert share(layer(x).float() - expected, expected) < 3e-5
+    assert share(layer_of(scheme, 200, 320)(x).float() - expected, expected) > 5e-5
+
+
+def test_saved_and_loaded_equal_with_many_rows() -> None:
+    layer, x = layer_of(Scheme(4, 32), 200, 320), rows_of(320)
+    again = module_from_spec(layer.spec())
+    assert isinstance(again, QuantizedLinear)
+    again.load_state_dict(layer.state_dict())
+    again.prepare()
+    assert torch.equal(layer(x), again(x))
+    assert again.spec() == layer.spec()
+
+
+def test_ratios_are_near_and_make_bytes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.randn(9, 50, generator=generator)
+    ratios = ratios_of(scales)
+    assert ratios.whole is not None
+    assert ratios.sixteenths is not None
+    multiples = ratios.whole + ratios.sixteenths / 16
+    assert ((multiples * ratios.unit - scales).abs() <= ratios.unit / 31).all()
+    assert (multiples.abs() * 8 <= 127).all()
+
+
+def test_outliers_keep_their_digits_and_leave_theirs_to_the_others() -> None:
+    x = rows_of(320)
+    x[:, [5, 77]] *= 300
+    outliers = torch.tensor([5, 77])
+    rounded = round_rows(x, outliers)
+    assert rounded.high is not None
+    values = rounded.codes.float()
+    values[:, outliers] += 128 * rounded.high.float()
+    error = values * rounded.scales - x.float()
+    assert (error.abs() <= 0.51 * rounded.scales).all()
+    assert share(error, rows_of(320).float()) < 1e-4 < share(x.float() - round_trip(x), rows_of(320).float())
+
+
+def round_trip(x: torch.Tensor) -> torch.Tensor:
+    rounded = round_rows(x)
+    return rounded.codes.float() * rounded.scales
+
+
+@pytest.mark.parametrize("scheme", FORMATS, ids=str)
+def test_outliers_are_saved_and_multiplied(scheme: Scheme) -> None:
+    plain, x = layer_of(scheme, 200, 320), rows_of(320)
+    x[:, [5, 77]] *= 100
+    layer = QuantizedLinear(320, 200, scheme, bias=True, dtype=torch.bfloat16, activations=8, outliers=2)
+    layer.load_state_dict(plain.state_dict() | {"outliers": torch.tensor([5, 77])})
+    layer.prepare()
+    layer.kernel.few_rows = 32  # type: ignore[attr-defined]
+    assert layer.bias is not None
+    exact = x.float() @ layer.dense().float().T + layer.bias.float()
+    small = x.clone()
+    small[:, [5, 77]] = 0
+    scale = small.float() @ layer.dense().float().T
+    assert share(layer(x).float() - exact, exact) < 1.5e-4
+    assert share(layer(small).float() - scale - layer.bias.float(), scale) < 3e-4
+    again = module_from_spec(layer.spec())
+    again.load_state_dict(layer.state_dict())
+    again.prepare()
+    again.kernel.few_rows = 32
+    assert torch.equal(again(x), layer(x))
+    assert not torch.equal(plain(x), layer(x))
