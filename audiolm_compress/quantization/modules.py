@@ -25,7 +25,13 @@ def module_from_spec(spec: dict[str, Any]) -> nn.Module:
     if spec["kind"] == "linear":
         scheme = Scheme(spec["bits"], spec["group_size"], spec["symmetric"])
         return QuantizedLinear(
-            spec["in_features"], spec["out_features"], scheme, bias=spec["bias"], dtype=_DTYPES[spec["dtype"]]
+            spec["in_features"],
+            spec["out_features"],
+            scheme,
+            bias=spec["bias"],
+            dtype=_DTYPES[spec["dtype"]],
+            activations=spec.get("activations", 16),
+            outliers=spec.get("outliers", 0),
         )
     if spec["kind"] == "int8_linear":
         return Int8Linear(
