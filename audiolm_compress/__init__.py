@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from audiolm_compress.comparison import benchmark as benchmark
     from audiolm_compress.passes import AudioTokenRate as AudioTokenRate
+    from audiolm_compress.passes import CachePrompt as CachePrompt
     from audiolm_compress.passes import Cast as Cast
     from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
     from audiolm_compress.passes import Gptq as Gptq
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AudioTokenRate": "passes",
+    "CachePrompt": "passes",
     "Cast": "passes",
     "DropAudioEncoder": "passes",
     "Gptq": "passes",

@@ -31,6 +31,7 @@ HEAVY = {"torch", "transformers", "peft", "numpy", "pydantic", "yaml", "rich", "
 
 PUBLIC = [
     "AudioTokenRate",
+    "CachePrompt",
     "Cast",
     "DropAudioEncoder",
     "Gptq",

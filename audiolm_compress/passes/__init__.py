@@ -8,6 +8,7 @@ from pydantic import Field
 
 from audiolm_compress.passes.audio_token_rate import AudioTokenRate
 from audiolm_compress.passes.base import Pass
+from audiolm_compress.passes.cache_prompt import CachePrompt
 from audiolm_compress.passes.cast import Cast
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
@@ -19,6 +20,7 @@ from audiolm_compress.passes.vocab_trim import VocabTrim
 
 AnyPass = Annotated[
     MergeLora
+    | CachePrompt
     | Cast
     | Gptq
     | PruneWidth
@@ -39,12 +41,14 @@ PASSES: tuple[type[Pass], ...] = (
     DropAudioEncoder,
     UnpadAudio,
     VocabTrim,
+    CachePrompt,
 )
 
 __all__ = [
     "PASSES",
     "AnyPass",
     "AudioTokenRate",
+    "CachePrompt",
     "Cast",
     "DropAudioEncoder",
     "Gptq",
