@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import Cast as Cast
     from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
     from audiolm_compress.passes import Gptq as Gptq
+    from audiolm_compress.passes import LayerDrop as LayerDrop
+    from audiolm_compress.passes import LowRank as LowRank
     from audiolm_compress.passes import MergeLora as MergeLora
     from audiolm_compress.passes import PruneWidth as PruneWidth
     from audiolm_compress.passes import QuantizeEmbedding as QuantizeEmbedding
+    from audiolm_compress.passes import QuantizeEncoder as QuantizeEncoder
     from audiolm_compress.passes import UnpadAudio as UnpadAudio
     from audiolm_compress.passes import VocabTrim as VocabTrim
     from audiolm_compress.passes.gptq import quantize_llm as quantize_llm
@@ -43,10 +46,13 @@ _HOME = {
     "Cast": "passes",
     "DropAudioEncoder": "passes",
     "Gptq": "passes",
+    "LayerDrop": "passes",
+    "LowRank": "passes",
     "MergeLora": "passes",
     "Plan": "planner",
     "PruneWidth": "passes",
     "QuantizeEmbedding": "passes",
+    "QuantizeEncoder": "passes",
     "Recipe": "recipe",
     "Report": "report.report",
     "Result": "pipeline",

@@ -12,9 +12,12 @@ from audiolm_compress.passes.cache_prompt import CachePrompt
 from audiolm_compress.passes.cast import Cast
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
+from audiolm_compress.passes.layer_drop import LayerDrop
+from audiolm_compress.passes.low_rank import LowRank
 from audiolm_compress.passes.merge_lora import MergeLora
 from audiolm_compress.passes.prune_width import PruneWidth
 from audiolm_compress.passes.quantize_embedding import QuantizeEmbedding
+from audiolm_compress.passes.quantize_encoder import QuantizeEncoder
 from audiolm_compress.passes.unpad_audio import UnpadAudio
 from audiolm_compress.passes.vocab_trim import VocabTrim
 
@@ -25,10 +28,13 @@ AnyPass = Annotated[
     | Gptq
     | PruneWidth
     | QuantizeEmbedding
+    | QuantizeEncoder
     | AudioTokenRate
     | DropAudioEncoder
     | UnpadAudio
-    | VocabTrim,
+    | VocabTrim
+    | LayerDrop
+    | LowRank,
     Field(discriminator="kind"),
 ]
 PASSES: tuple[type[Pass], ...] = (
@@ -37,11 +43,14 @@ PASSES: tuple[type[Pass], ...] = (
     Cast,
     Gptq,
     QuantizeEmbedding,
+    QuantizeEncoder,
     AudioTokenRate,
     DropAudioEncoder,
     UnpadAudio,
     VocabTrim,
     CachePrompt,
+    LayerDrop,
+    LowRank,
 )
 
 __all__ = [
@@ -52,9 +61,12 @@ __all__ = [
     "Cast",
     "DropAudioEncoder",
     "Gptq",
+    "LayerDrop",
+    "LowRank",
     "MergeLora",
     "PruneWidth",
     "QuantizeEmbedding",
+    "QuantizeEncoder",
     "UnpadAudio",
     "VocabTrim",
 ]

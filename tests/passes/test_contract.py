@@ -25,12 +25,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "unpad_audio": {},
     "audio_token_rate": {"window_seconds": 0.5},
     "drop_audio_encoder": {},
+    "layer_drop": {"part": "speech_encoder", "keep": 2, "loss_clips": 2},
+    "low_rank": {"budget": 0.7, "loss_clips": 2},
     "merge_lora": {},
     "cache_prompt": {},
     "cast": {"parts": ["speech_encoder"], "dtype": "bfloat16"},
     "gptq": {"bits": 4, "group_size": 32},
     "prune_width": {"part": "speech_encoder", "ffn": 0.5, "heads": 0.5},
     "quantize_embedding": {},
+    "quantize_encoder": {},
     "vocab_trim": {"check_clips": 2},
 }
 KINDS = [pass_class.model_fields["kind"].default for pass_class in PASSES]
