@@ -90,12 +90,12 @@ def test_contract(
 ) -> None:
     """Honest about changing, still answers, and the saved model is the one in memory."""
     model = small_model(variant)
-    before, config = state(model), store._describe(model)
+    before, config = state(model), store.describe(model)
     report = make(kind).apply(model, context)
     assert report.changed
     assert report.summary
     logits, texts = answers(model, clips)
-    assert not (equal(before, state(model)) and store._describe(model) == config)  # some change no weight
+    assert not (equal(before, state(model)) and store.describe(model) == config)  # some change no weight
     assert torch.isfinite(logits).all()
     loaded_logits, loaded_texts = answers(load_model(store.save(model, tmp_path / "model")), clips)
     assert torch.equal(logits, loaded_logits)
