@@ -183,13 +183,17 @@ def largest_rank(linear: nn.Linear) -> int:
     return rank
 
 
+_Choice = tuple[int | None, int, float]  # rank, bytes, relative output error; rank None leaves a layer
+
+
 def allot_ranks(
     linears: Mapping[str, nn.Linear], spectra: Mapping[str, Spectrum], budget: float
 ) -> dict[str, int | None]:
     """Ranks that lose least output variance for a share of the bytes; None leaves a layer as it is.
 
     Minimises the sum of the layers' relative output errors plus a price a byte; the price is raised until the
-    bytes fit (a Lagrange multiplier, found by bisection). At one price every layer decides for itself.
+    bytes fit (a Lagrange multiplier, found by bisection). At one price every layer decides for itself. What
+    that leaves of the budget goes to the ranks that win most a byte.
 
     Args:
         linears: name -> layer.
@@ -199,7 +203,7 @@ def allot_ranks(
     Raises:
         ValueError: even the smallest ranks take more; the message tells how much.
     """
-    choices: dict[str, list[tuple[int | None, int, float]]] = {}
+    choices: dict[str, list[_Choice]] = {}
     for name, linear in linears.items():
         size = linear.weight.element_size()
         choices[name] = [(None, size * numbers(linear), 0.0)]
@@ -216,14 +220,30 @@ def allot_ranks(
         price = (low * high) ** 0.5
         fits = sum(option[1] for option in _at_price(choices, price).values()) <= budget * dense
         low, high = (low, price) if fits else (price, high)
-    return {name: option[0] for name, option in _at_price(choices, high).items()}
+    chosen = _at_price(choices, high)
+    _spend(choices, chosen, budget * dense - sum(option[1] for option in chosen.values()))
+    return {name: option[0] for name, option in chosen.items()}
 
 
-def _at_price(
-    choices: Mapping[str, Sequence[tuple[int | None, int, float]]], price: float
-) -> dict[str, tuple[int | None, int, float]]:
-    """Of each layer's (rank, bytes, error) the one of the smallest error plus bytes * price."""
+def _at_price(choices: Mapping[str, Sequence[_Choice]], price: float) -> dict[str, _Choice]:
+    """Of each layer the choice of the smallest error plus bytes * price."""
     return {
         name: min(options, key=lambda option: option[2] + price * option[1])
         for name, options in choices.items()
     }
+
+
+def _spend(choices: Mapping[str, Sequence[_Choice]], chosen: dict[str, _Choice], left: float) -> None:
+    """Change ``chosen`` to larger ones, those first that win most a byte, until none fits into ``left``."""
+    while True:
+        larger = [
+            ((chosen[name][2] - option[2]) / (option[1] - chosen[name][1]), name, option)
+            for name, options in choices.items()
+            for option in options
+            if 0 < option[1] - chosen[name][1] <= left
+        ]
+        if not larger:
+            return
+        _, name, option = max(larger, key=lambda change: change[0])
+        left -= option[1] - chosen[name][1]
+        chosen[name] = option
