@@ -236,8 +236,8 @@ class PruneWidth(Pass):
         rows: list[dict[str, Any]] = []
         for inner, units in kept:
             reader = inner.reader
-            row = {"name": inner.name, "width": "ffn" if inner.module is not None else "heads"}
-            row |= {"kept": len(units), "of": inner.units}
+            width = "ffn" if inner.module is not None else "heads"
+            row: dict[str, Any] = {"name": inner.name, "width": width, "kept": len(units), "of": inner.units}
             fitted: Correction | None = None
             if self.reconstruct:
                 statistics = moments.pop(reader)

@@ -26,7 +26,7 @@ from audiolm_compress.pruning.inner import Inner
 Kind = Literal["taylor", "magnitude", "activation"]
 
 
-class ActivationImportance(tp.importance.Importance):  # type: ignore[misc]  # the library is not annotated
+class ActivationImportance(tp.importance.Importance):
     """What the reader's output loses with a channel: mean x_j^2 |w_j|^2 (as Wanda, arXiv:2306.11695).
 
     Args:

@@ -63,11 +63,11 @@ def _means(
 
 
 @contextmanager
-def gradients(weights: Sequence[nn.Parameter], losses: Sequence[Callable[[], Tensor]]) -> Iterator[None]:
+def gradients(weights: Sequence[Tensor], losses: Sequence[Callable[[], Tensor]]) -> Iterator[None]:
     """Inside, ``weights`` hold the gradient of the sum of ``losses``; no other tensor is touched.
 
     Args:
-        weights: floating parameters that all losses depend on.
+        weights: floating leaves that all losses depend on.
         losses: each computes one scalar.
     """
     flags = [weight.requires_grad for weight in weights]

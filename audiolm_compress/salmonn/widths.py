@@ -88,7 +88,7 @@ def _set_audio(encoder: Beats, ffn: int | None, kept: Sequence[int] | None) -> N
             module.config = config
 
 
-def _columns(parameter: nn.Parameter, index: torch.Tensor) -> nn.Parameter:
+def _columns(parameter: torch.Tensor, index: torch.Tensor) -> nn.Parameter:
     """Entries ``index`` of the second dimension."""
     return nn.Parameter(parameter.detach()[:, index], requires_grad=parameter.requires_grad)
 
