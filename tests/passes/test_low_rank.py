@@ -131,8 +131,8 @@ def test_the_largest_rank_is_the_last_that_saves(bias: bool) -> None:
         assert rank == 16 * sum(saves)
 
 
-def test_a_budget_is_met_and_spent_where_it_counts() -> None:
-    """The flatter spectrum gets more; all choices of ranks tried, hardly one is better and none is cheaper."""
+def test_a_budget_is_met_and_spent_well() -> None:
+    """Of all choices of ranks within the budget hardly one loses less."""
     linears = {name: nn.Linear(256, 256) for name in ("steep", "flat", "steeper")}
     decay = {"steep": 0.1, "flat": 0.01, "steeper": 0.15}
     options = [None, *range(16, 129, 16)]
@@ -156,7 +156,6 @@ def test_a_budget_is_met_and_spent_where_it_counts() -> None:
             if sum(size[rank] for rank in choice) <= budget * 3 * size[None]
         )
         assert lost <= 1.1 * best
-        assert ranks["flat"] is None or ranks["flat"] >= (ranks["steep"] or 256)
     with pytest.raises(ValueError, match="smallest ranks take"):
         allot_ranks(linears, spectra, 0.1)
 
