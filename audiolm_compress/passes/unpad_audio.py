@@ -10,11 +10,13 @@ and positions, windows and masks follow. BEATs hears the same length, with its p
 padded to the same length are encoded together and no others, so that what is heard of a clip never depends on
 its neighbours.
 
-When it helps: always for the time to the first token, the more the shorter the clips; fewer audio tokens also
-mean a shorter cache. What it costs: Whisper's states near the end of a short clip are not those that it would
-give with silence up to 30 s, which loses accuracy until the model has been trained on them. The loss on
-calibration clips before and after says how much. No weight changes; small buckets waste less padding,
-large ones make fewer different shapes for kernels that are compiled per shape.
+When it helps: always for the time to the first token, the more the shorter the clips; fewer audio tokens
+also mean a shorter cache. What it costs: a model trained on 30 s meets two things that are new to it.
+Whisper's states near the end of a clip are not quite those that silence behind it gives. And an LLM that
+always read 88 tokens, most of them of silence, now reads fewer, which alone can cost more than the states
+do. Both need training on clips of their own length; the loss on calibration clips before and after says how
+much. No weight changes; small buckets waste less padding, large ones make fewer shapes for kernels that are
+compiled per shape.
 """
 
 from __future__ import annotations
