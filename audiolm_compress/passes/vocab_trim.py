@@ -13,13 +13,14 @@ kept tokens are copied, so their logits are the same; a probability becomes
     p'(t) = p(t) / sum of p(u) over u in K
 
 With ``size`` the vocabulary is filled up to that number: first with tokens of ``texts``, the most frequent
-first (equally frequent ones by id), then with tokens that were not seen, by id. In a BPE vocabulary ids
-follow the order of merging, so lower ids are the more general tokens.
+first (equally frequent ones by id), then with tokens that were not seen, by id. Ids follow the order of
+merging (BPE) or of score (Unigram), so lower ids are the more general tokens.
 
 When it helps: always for memory and for the time of a token; the larger the vocabulary, the more. What it
-costs: words that no given text has are written in more tokens (``held_out_length`` in the report: tokens of
-one half of the calibration texts with the vocabulary that the other half and the same settings give, relative
-to the whole vocabulary), and are less likely to be written at all. Give ``texts`` of the domain.
+costs: words that no given text has are written in more tokens, and in tokens that the LLM was not trained to
+write them in, so they are often missed. ``held_out_length`` in the report tells how many more: tokens of one
+half of the calibration texts with the vocabulary that the same settings and the other half give, relative to
+the whole vocabulary. Give ``texts`` of the domain, or a generous ``size``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from audiolm_compress.data.annotation import read_annotation
@@ -37,6 +39,7 @@ from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.calibration_loss import calibration_loss
+from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.subwords import Subwords
 from audiolm_compress.salmonn.vocabulary import (
@@ -45,9 +48,17 @@ from audiolm_compress.salmonn.vocabulary import (
     head_bytes,
     open_vocabulary,
     prompt_texts,
+    select_rows,
     token_ids,
     trim_vocabulary,
 )
+
+LONGER = 1.05  # of held-out texts, from which on the report warns
+
+
+def kept_share(counts: Counter[int], kept: set[int]) -> float:
+    """The share of counted tokens that are in ``kept``."""
+    return sum(count for number, count in counts.items() if number in kept) / counts.total()
 
 
 def choose_tokens(
@@ -107,32 +118,37 @@ def read_texts(path: Path) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
-def example_texts(model: Salmonn, example: Example) -> list[str]:
-    """What the LLM reads and writes about a clip: instruction, question, and every reference with its end."""
-    around = model.prompts.around(example.task, None, example.question)
-    references = dict.fromkeys((example.text, *example.references))
-    return [*around, *(text + model.end_symbol for text in references)]
+def references(model: Salmonn, examples: Sequence[Example]) -> list[str]:
+    """What the LLM should write about clips: every reference text once a clip, with its end."""
+    texts = (dict.fromkeys((example.text, *example.references)) for example in examples)
+    return [text + model.end_symbol for text in chain.from_iterable(texts)]
 
 
 def held_out_length(
     model: Salmonn,
     subwords: Subwords,
     required: set[int],
-    counts: Counter[int],
+    further: Sequence[str],
     calibration: Sequence[Example],
     size: int | None,
     round_to: int,
 ) -> float:
-    """Tokens of every second clip's texts with the vocabulary of the others, relative to the whole one."""
-    seen, unseen = (
-        [text for example in calibration[start::2] for text in example_texts(model, example)]
-        for start in (0, 1)
-    )
-    known = chain.from_iterable(token_ids(model.tokenizer, seen))
-    kept = choose_tokens(subwords, required.union(known), counts, size, round_to)
+    """Tokens of every second clip's references with a vocabulary chosen without them, over those they have.
+
+    The ``further`` texts count, except those that are such a reference.
+    """
+    known, held_out = (references(model, calibration[start::2]) for start in (0, 1))
+    apart = set(held_out)
+    counts = count_tokens(model, [text for text in further if text not in apart])
+    kept = choose_tokens(subwords, required.union(count_tokens(model, known)), counts, size, round_to)
     trimmed = subwords.trim(subwords.order(kept))
-    before = sum(map(len, token_ids(model.tokenizer, unseen)))
-    return sum(len(trimmed.encode(text, add_special_tokens=False)) for text in unseen) / before
+    after = sum(len(trimmed.encode(text, add_special_tokens=False)) for text in held_out)
+    return after / count_tokens(model, held_out).total()
+
+
+def count_tokens(model: Salmonn, texts: Sequence[str]) -> Counter[int]:
+    """How often the texts have each token, by id."""
+    return Counter(chain.from_iterable(token_ids(model.tokenizer, texts)))
 
 
 def _text_file(path: Path, info: ValidationInfo) -> Path:
@@ -174,12 +190,9 @@ class VocabTrim(Pass):
                 "vocab_trim: no calibration clips, whose texts it must keep; give calibration data"
             )
         subwords = open_vocabulary(model)
-        further = [text + model.end_symbol for path in self.texts for text in read_texts(path)]
-        counts = Counter(chain.from_iterable(token_ids(model.tokenizer, further)))
-        fixed = subwords.required() | config_ids(model)
-        fixed = fixed.union(*token_ids(model.tokenizer, prompt_texts(model)))
-        texts = [text for example in context.calibration for text in example_texts(model, example)]
-        calibration = Counter(chain.from_iterable(token_ids(model.tokenizer, texts)))
+        further = self._further(model)
+        counts = count_tokens(model, further)
+        fixed, calibration = self._kept_anyway(model, subwords, context.calibration)
         kept = choose_tokens(subwords, fixed.union(calibration), counts, self.size, self.round_to)
         rows = embedding_rows(model)
         if len(kept) == rows:
@@ -187,15 +200,13 @@ class VocabTrim(Pass):
         figures: dict[str, Any] = {
             "tokens_before": rows,
             "tokens": len(kept),
-            "calibration_tokens_kept": sum(n for t, n in calibration.items() if t in kept)
-            / calibration.total(),
+            "calibration_tokens_kept": kept_share(calibration, kept),
         }
         if counts:
-            share = sum(n for t, n in counts.items() if t in kept) / counts.total()
-            figures["text_tokens_kept"] = share
+            figures["text_tokens_kept"] = kept_share(counts, kept)
         if len(context.calibration) > 1:
             figures["held_out_length"] = held_out_length(
-                model, subwords, fixed, counts, context.calibration, self.size, self.round_to
+                model, subwords, fixed, further, context.calibration, self.size, self.round_to
             )
         clips = context.calibration[: self.check_clips]
         before = sum(model.weight_bytes().values())
@@ -210,11 +221,55 @@ class VocabTrim(Pass):
             changed=True,
             summary=f"{len(kept)} of {rows} tokens kept",
             figures=figures,
-            notes=self._notes(subwords, rows, len(kept)),
+            notes=self._notes(subwords, rows, len(kept), figures.get("held_out_length", 1.0)),
         )
 
-    def _notes(self, subwords: Subwords, rows: int, kept: int) -> list[str]:
+    def predict(self, sketch: Sketch) -> None:
+        """The same choice, where the tokenizer is there; else ``size`` rows, which only stands for them."""
+        model = sketch.model
+        sketch.run_clips(2 * min(self.check_clips, sketch.calibration_clips))
+        if sketch.tokenizer_known:
+            subwords = open_vocabulary(model)
+            fixed, calibration = self._kept_anyway(model, subwords, sketch.calibration)
+            counts = count_tokens(model, self._further(model))
+            kept = choose_tokens(subwords, fixed.union(calibration), counts, self.size, self.round_to)
+            if len(kept) < embedding_rows(model):
+                trim_vocabulary(model, subwords, kept)
+        elif self.size is None:
+            sketch.notes.append("vocab_trim: how many tokens the texts need is not known without a tokenizer")
+        else:
+            rounded = -(-self.size // self.round_to) * self.round_to
+            sketch.notes.append(f"vocab_trim: {rounded} tokens are assumed, as there is no tokenizer to ask")
+            select_rows(model, torch.arange(min(rounded, embedding_rows(model)), device=model.device))
+
+    def rehearsed(self, model: Salmonn) -> Pass:
+        """Without further texts, which ``predict`` has read."""
+        return self.model_copy(update={"texts": (), "check_clips": 2})
+
+    def _further(self, model: Salmonn) -> list[str]:
+        """The texts of ``texts``, each with its end."""
+        return [text + model.end_symbol for path in self.texts for text in read_texts(path)]
+
+    def _kept_anyway(
+        self, model: Salmonn, subwords: Subwords, examples: Sequence[Example]
+    ) -> tuple[set[int], Counter[int]]:
+        """Tokens that are kept whatever the clips say, and how often the clips' references have each."""
+        asked = [
+            text
+            for example in examples
+            for text in model.prompts.around(example.task, None, example.question)
+        ]
+        fixed = subwords.required() | config_ids(model)
+        fixed = fixed.union(count_tokens(model, [*prompt_texts(model), *asked]))
+        return fixed, count_tokens(model, references(model, examples))
+
+    def _notes(self, subwords: Subwords, rows: int, kept: int, held_out: float) -> list[str]:
         notes = []
+        if held_out > LONGER:
+            notes.append(
+                f"texts that were not given take {held_out:.2f} times as many tokens, and the LLM was not "
+                "trained to write them like that; give more texts of the domain or a larger size"
+            )
         if self.size is not None and kept != self.size:
             why = f"a multiple of {self.round_to}" if kept > self.size else "there are no more tokens to add"
             notes.append(f"{kept} tokens instead of {self.size}: {why}")

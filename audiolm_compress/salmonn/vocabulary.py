@@ -120,15 +120,15 @@ def trim_vocabulary(model: Salmonn, subwords: Subwords, kept: Iterable[int]) -> 
     order = subwords.order(kept)
     trimmed = subwords.trim(order)
     rows = torch.tensor(order, device=model.device)
-    _select_rows(model, rows)
+    select_rows(model, rows)
     # There is no public way to put another backend into a tokenizer of transformers; `backend_tokenizer`
     # and all that is looked up (ids of special tokens, the vocabulary, what is saved) read this one.
     model.tokenizer._tokenizer = trimmed
     _renumber(model, {number: index for index, number in enumerate(order)})
 
 
-def _select_rows(model: Salmonn, rows: Tensor) -> None:
-    """Keep these rows of embedding and head, as packed as they are."""
+def select_rows(model: Salmonn, rows: Tensor) -> None:
+    """Keep these rows of embedding and head, as packed as they are; tokenizer and ids are left alone."""
     embedding, head = model.causal_lm.get_input_embeddings(), model.causal_lm.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     tied = isinstance(head, nn.Linear) and getattr(embedding, "weight", None) is head.weight
