@@ -18,7 +18,9 @@ def test_decode_changes_by_kind_and_by_task() -> None:
 
 
 def test_written_out_settings_read_back_equal() -> None:
-    settings = BenchmarkSettings.model_validate({"decode": {"aac": {"repetition_penalty": 1.2}}})
+    settings = BenchmarkSettings.model_validate(
+        {"decode": {"aac": {"repetition_penalty": 1.2}}, "runtime": {"engine": "transformers"}}
+    )
     again = BenchmarkSettings.model_validate(settings.model_dump(mode="json"))
     assert again == settings
     assert again.decode_changes("audiocaption") == {"repetition_penalty": 1.2}
@@ -32,6 +34,7 @@ def test_written_out_settings_read_back_equal() -> None:
         {"latency": {"clips": 0}},
         {"noise_protocol": {"iterations": 0}},
         {"batchsize": 4},
+        {"runtime": {"engine": "llama.cpp"}},
     ],
 )
 def test_impossible_settings_are_refused(content: dict[str, object]) -> None:
