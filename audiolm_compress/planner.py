@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from audiolm_compress.data.annotation import read_annotation
+from audiolm_compress.data.example import Example
+from audiolm_compress.data.loading import in_turn
 from audiolm_compress.devices import choose_device
 from audiolm_compress.planning.devices import NAMED_DEVICES, Device, probe_device
 from audiolm_compress.planning.layers import Layer, file_bytes
@@ -172,7 +174,7 @@ def plan(
     """
     recipe = with_baseline(load_recipe(recipe, overrides), baseline)
     outline = outline_model(recipe.baseline)
-    sketch = Sketch(outline.model, calibration_clips(recipe))
+    sketch = Sketch(outline.model, calibration_texts(recipe), outline.tokenizer_known)
     before = sketch.layers(), Clip.of(sketch.model)
     stages = [_stage("baseline", sketch), *predict_passes(recipe, sketch)]
     after = sketch.layers(), Clip.of(sketch.model)
@@ -214,9 +216,12 @@ def predict_passes(recipe: Recipe, sketch: Sketch) -> list[Stage]:
     return stages
 
 
-def calibration_clips(recipe: Recipe) -> int:
-    """How many clips the passes will get, from the annotation alone."""
-    return min(recipe.data.calibration_clips, len(read_annotation(calibration_file(recipe.data))))
+def calibration_texts(recipe: Recipe) -> list[Example]:
+    """The clips that the passes will get, without their audio, from the annotation alone."""
+    entries = read_annotation(calibration_file(recipe.data))
+    chosen = [entries[index] for index in sorted(in_turn(entries, recipe.data.calibration_clips))]
+    silence = torch.empty(0)
+    return [Example(e.id, silence, e.task, e.text, e.texts, e.Q, e.file) for e in chosen]
 
 
 def _stage(name: str, sketch: Sketch) -> Stage:

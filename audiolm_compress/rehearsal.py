@@ -21,7 +21,7 @@ import torch
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
-from audiolm_compress.planner import calibration_clips, predict_passes
+from audiolm_compress.planner import calibration_texts, predict_passes
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.recipe_steps import at_pass
@@ -68,7 +68,8 @@ def rehearse(
     progress.start("rehearsing the passes on a narrow twin", len(recipe.passes) + 1)
     outline = outline_model(recipe.baseline)
     twin = narrow_twin(outline.model, recipe.seed) if outline.tokenizer_known else None
-    predict_passes(recipe, Sketch(outline.model, len(calibration) or calibration_clips(recipe)))
+    texts = calibration or calibration_texts(recipe)
+    predict_passes(recipe, Sketch(outline.model, texts, outline.tokenizer_known))
     progress.advance()
     if twin is None:
         note = "no tokenizer beside the configs: checked against the sizes, but not tried"

@@ -163,7 +163,7 @@ class Gptq(Pass):
                 # The statistics, of which layers with one input share theirs; factorisation; error feedback.
                 sketch.flops += linear.in_features**2 * (rows + linear.in_features + 4 * linear.out_features)
                 with sketch.empty():
-                    packed = empty_linear(linear, schemes[name])
+                    packed = empty_linear(linear, schemes[name], self.prefill_activations)
                 sketch.model.replace_module(name, packed)
 
     def _schemes(self, targets: Mapping[str, Mapping[str, nn.Linear]]) -> dict[str, Scheme]:

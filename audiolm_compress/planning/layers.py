@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from audiolm_compress.quantization import QuantizedEmbedding, TiedHead
+from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.salmonn.structure import Structure
 
 Kind = Literal["linear", "embedding", "convolution", "norm", "other"]
@@ -102,7 +103,7 @@ def layers_of(model: Structure) -> list[Layer]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         module, _, local = name.rpartition(".")
         # Not the address, as store.py does it: on the meta device all tensors have the same.
-        if id(tensor) in owners:
+        if local == "weight" and id(tensor) in owners:
             shared[module] = owners[id(tensor)]
             continue
         owners[id(tensor)] = module
@@ -152,7 +153,7 @@ def _kind_and_shape(module: nn.Module, tensors: Mapping[str, Stored]) -> tuple[K
 
 def _compute_type(module: nn.Module, tensors: Mapping[str, Stored]) -> torch.dtype:
     """int8 for products of integers; else the type of the weights, or of the scales of packed ones."""
-    if type(module).__name__ == "Int8Linear":
+    if isinstance(module, Int8Linear) or getattr(module, "activations", 16) == 8:
         return torch.int8
     floating = [tensor.dtype for tensor in tensors.values() if tensor.dtype.is_floating_point]
     return floating[0] if floating else torch.float32

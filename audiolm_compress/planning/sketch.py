@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
+from audiolm_compress.data.example import Example
 from audiolm_compress.planning.layers import Layer, layers_of
 from audiolm_compress.planning.work import Clip, part_costs
 from audiolm_compress.quantization import QuantizedLinear, Scheme
@@ -21,15 +22,22 @@ class Sketch:
 
     Attributes:
         model: without weights (``outline_model``). Structural edits work on it as on a real one.
-        calibration_clips: how many clips the passes will get.
+        calibration: the clips that the passes will get; their waveforms may be empty.
+        tokenizer_known: False if ``model.tokenizer`` only estimates lengths.
         flops: what the pass at hand will compute, for the estimate of time.
         notes: what the pass at hand cannot foresee, in words for the reader.
     """
 
     model: Salmonn
-    calibration_clips: int = 128
+    calibration: Sequence[Example] = ()
+    tokenizer_known: bool = True
     flops: float = 0.0
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def calibration_clips(self) -> int:
+        """How many clips the passes will get; 128, a recipe's default, if they are not known."""
+        return len(self.calibration) or 128
 
     def layers(self) -> list[Layer]:
         """All layers with weights, as they are now."""
@@ -52,7 +60,7 @@ class Sketch:
             yield
 
 
-def empty_linear(linear: nn.Linear, scheme: Scheme) -> QuantizedLinear:
+def empty_linear(linear: nn.Linear, scheme: Scheme, activations: int = 16) -> QuantizedLinear:
     """The packed layer, without weights, that ``QuantizedLinear.from_codes`` would make of ``linear``."""
     return QuantizedLinear(
         linear.in_features,
@@ -60,4 +68,5 @@ def empty_linear(linear: nn.Linear, scheme: Scheme) -> QuantizedLinear:
         scheme,
         bias=linear.bias is not None,
         dtype=linear.weight.dtype,
+        activations=activations,
     )

@@ -39,6 +39,7 @@ class Clip:
         windows: of the Q-Former.
         audio_tokens: what the LLM reads of it.
         text_tokens: of the prompt around it.
+        cached_tokens: those of them whose keys and values are kept from clip to clip.
     """
 
     speech_frames: int
@@ -47,11 +48,17 @@ class Clip:
     windows: int
     audio_tokens: int
     text_tokens: int
+    cached_tokens: int = 0
 
     @property
     def prompt(self) -> int:
-        """Positions that the LLM reads before the first token."""
+        """Positions that the LLM attends to for the first token."""
         return self.audio_tokens + self.text_tokens
+
+    @property
+    def prefill(self) -> int:
+        """Positions that the LLM computes for the first token."""
+        return self.prompt - self.cached_tokens
 
     @classmethod
     def of(cls, model: Salmonn, seconds: float = CLIP_SECONDS) -> Clip:
@@ -64,16 +71,18 @@ class Clip:
             sound = model.audio_encoder.token_count(padded)
         tokens = model.token_count(samples)
         windows = tokens // model.connector.config.queries
-        return cls(speech, sound, max(speech, sound), windows, tokens, text_tokens(model))
+        before, after = text_tokens(model)
+        cached = before if model.prompt_cache else 0
+        return cls(speech, sound, max(speech, sound), windows, tokens, before + after, cached)
 
 
-def text_tokens(model: Salmonn) -> int:
-    """Tokens of the recognition prompt with its bos, or of the first prompt there is."""
+def text_tokens(model: Salmonn) -> tuple[int, int]:
+    """Tokens before the audio, with bos, and after it: of the recognition prompt, or the first there is."""
     known = [*model.prompts.test, *model.prompts.train]
     task = next((task for task in known if task_kind(task) == "asr"), known[0] if known else None)
     texts = model.prompts.around(task) if task is not None else model.prompts.around("", "Transcribe.")
-    count = sum(len(model.tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
-    return count + (model.tokenizer.bos_token_id is not None)
+    before, after = (len(model.tokenizer(text, add_special_tokens=False).input_ids) for text in texts)
+    return before + (model.tokenizer.bos_token_id is not None), after
 
 
 def uses(layer: Layer, clip: Clip, model: Salmonn) -> int:
@@ -94,7 +103,7 @@ def uses(layer: Layer, clip: Clip, model: Salmonn) -> int:
         if ".layers.0.self_attention" in name:
             return queries  # the same for all windows
         return clip.windows * queries
-    return 1 if layer.reads or "lm_head" in name else clip.prompt
+    return 1 if layer.reads or "lm_head" in name else clip.prefill
 
 
 def layer_flops(layer: Layer, clip: Clip, model: Salmonn) -> int:
@@ -109,7 +118,7 @@ def attention_flops(layers: Sequence[Layer], clip: Clip, model: Salmonn) -> dict
     pairs = {
         "speech_encoder": clip.speech_frames**2,
         "audio_encoder": clip.sound_tokens**2,
-        "llm": clip.prompt**2,
+        "llm": clip.prefill * clip.prompt,
     }
     config = model.connector.config
     window = config.window or clip.frames

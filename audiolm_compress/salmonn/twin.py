@@ -35,7 +35,7 @@ def narrow_twin(model: Salmonn, seed: int = 0) -> Salmonn:
     """
     config = narrow_config(store.describe(model))
     replaced = config.pop("replaced")
-    twin = store.build({**config, "replaced": {}}, model.tokenizer, model.feature_extractor)
+    twin = store.build({**config, "replaced": {}}, deepcopy(model.tokenizer), model.feature_extractor)
     for name, spec in replaced.items():
         twin.replace_module(name, module_from_spec(_narrow_spec(spec, twin.get_submodule(name))))
     dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}

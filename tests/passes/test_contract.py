@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import TypeAdapter
 
 from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Context, Pass
-from audiolm_compress.planning.layers import file_bytes, layers_of
+from audiolm_compress.planning.layers import Layer, file_bytes, layers_of
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
@@ -113,6 +114,14 @@ def test_same_seed_same_result(small_model: Callable[..., Salmonn], context: Con
     assert equal(*results)
 
 
+def sizes(layers: list[Layer]) -> dict[str, Layer]:
+    """By name, without the numbers of inputs that only calibration data can tell, a few bytes a layer."""
+    known = [{name: t for name, t in layer.tensors.items() if name != "outliers"} for layer in layers]
+    return {
+        layer.name: replace(layer, tensors=tensors) for layer, tensors in zip(layers, known, strict=True)
+    }
+
+
 @pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
 @pytest.mark.parametrize("variant", ["gemma", "llama"])
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,8 +144,6 @@ def test_prediction(
         assert saved * 0.99 <= predicted
     else:
         assert predicted == pytest.approx(saved, rel=0.01)
-        assert {layer.name: layer for layer in sketch.layers()} == {
-            layer.name: layer for layer in layers_of(model)
-        }
+        assert sizes(layers_of(sketch.model)) == sizes(layers_of(model))
     assert sketch.model.bucket_seconds == model.bucket_seconds
     assert sketch.model.connector.config == model.connector.config
