@@ -17,7 +17,8 @@ relative to the mean of their layer, is least in sum; layers with heads of their
 
 With ``reconstruct`` the last Linear is then fitted to what is left (``pruning/reconstruct.py``): of all
 matrices on the kept channels it gets, but for a small ridge, the one whose output on calibration clips is
-nearest to the whole FFN's or attention's. Attention comes first, so that the FFNs are fitted behind the narrower attention.
+nearest to the whole FFN's or attention's. Attention comes first, so that the FFNs are fitted behind the
+narrower attention.
 
 When it helps: FFNs hold two thirds of a layer's weights and operations; both fall with the share that is
 removed, without any special kernel. What it costs: accuracy at once, so recovery training should follow; one

@@ -24,7 +24,7 @@ class BeatsConfig:
     ``embed_dim`` is the width of the patch embedding, ``encoder_embed_dim`` that of the Transformer.
     ``input_patch_size`` has no usable default: a checkpoint must give it. ``deep_norm_layers`` is none of the
     checkpoint's: the depth that the weights were trained with, where layers have been dropped since. Nor is
-    ``encoder_head_dim``: the width of a head where heads have been removed, so that it is no share of the width.
+    ``encoder_head_dim``: the width of a head where heads have been removed since.
     """
 
     input_patch_size: int = -1
