@@ -193,11 +193,16 @@ class Subwords:
 
     def _around(self) -> set[int]:
         """Ids that the post-processor and the padding put around texts."""
-        found: list[int] = []
-        _renumbered(self._content["post_processor"], lambda number: found.append(number) or number)
+        found: set[int] = set()
+
+        def note(number: int) -> int:
+            found.add(number)
+            return number
+
+        _renumbered(self._content["post_processor"], note)
         if self._content["padding"]:
-            found.append(self._content["padding"]["pad_id"])
-        return {number for number in found if number in self.tokens}
+            found.add(self._content["padding"]["pad_id"])
+        return found & self.tokens.keys()
 
 
 def _renumbered(processor: Any, new: Callable[[int], int]) -> Any:

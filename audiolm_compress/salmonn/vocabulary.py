@@ -74,7 +74,7 @@ def embedding_rows(model: Salmonn) -> int:
 
 def config_ids(model: Salmonn) -> set[int]:
     """Ids that the configs of the LLM and of its generation give a role."""
-    found: set[int] = set()
+    found: set[int | None] = set()
     for config in _configs(model):
         for role in _ROLES:
             value = getattr(config, f"{role}_token_id", None)
@@ -153,7 +153,7 @@ def select_rows(model: Salmonn, rows: Tensor) -> None:
         head.out_features = len(rows)
 
 
-def _selected(parameter: nn.Parameter, rows: Tensor) -> nn.Parameter:
+def _selected(parameter: Tensor, rows: Tensor) -> nn.Parameter:
     return nn.Parameter(parameter[rows.to(parameter.device)], requires_grad=parameter.requires_grad)
 
 
