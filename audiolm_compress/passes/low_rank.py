@@ -106,9 +106,8 @@ class LowRank(Pass):
         ranks = self._ranks(called, spectra)
         left = [name for name in called if ranks[name] is None]
         if left:
-            notes.append(
-                f"{len(left)} layers left as they are, as their rank saves nothing: {', '.join(left)}"
-            )
+            why = "within the budget" if self.energy is None else "as their rank would save nothing"
+            notes.append(f"{len(left)} layers left whole, {why}: {', '.join(left)}")
         chosen = {name: rank for name, rank in ranks.items() if rank is not None}
         if not chosen:
             return PassReport(

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import PassError
+from audiolm_compress.quantization.embedding import TiedHead
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.connector import Connector
 
@@ -67,6 +68,10 @@ class Structure(nn.Module):
                     f"put merge_lora before the pass that replaces it"
                 )
         self.llm = self.llm.merge_and_unload()
+        for head in [module for module in self.modules() if isinstance(module, TiedHead)]:
+            head.embedding_name = _unwrapped(head.embedding_name)
+        names = [_unwrapped(name) for name in self.replaced]
+        self.replaced = {name: self.get_submodule(name).spec() for name in names}  # type: ignore[operator]  # as below
         return len(adapted)
 
     def replace_module(self, name: str, module: nn.Module) -> None:
@@ -166,6 +171,11 @@ class Structure(nn.Module):
                     seen.add(storage.data_ptr())
                     sizes[name] += storage.nbytes()
         return sizes
+
+
+def _unwrapped(name: str) -> str:
+    """The name of a module of the LLM once no LoRA is wrapped around it."""
+    return name.replace("llm.base_model.model.", "llm.", 1)
 
 
 def _renumbered(name: str, stack: str, kept: Sequence[int]) -> str | None:
