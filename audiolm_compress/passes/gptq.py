@@ -23,7 +23,7 @@ from dataclasses import asdict
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from audiolm_compress.errors import PassError
@@ -66,6 +66,12 @@ class Gptq(Pass):
     bits: Bits = Field(4, description="Bits of a weight.")
     group_size: GroupSize = Field(128, description="Inputs that share a scale; -1 for whole rows.")
     symmetric: bool = Field(True, description="Grids without stored zero points.")
+    progressive: bool = Field(
+        False,
+        description="Group scales as multiples -15 to 15 of a unit per output: a byte each, and 4-bit layers "
+        "take a fifth less time for a hundred positions. Overrides without groups, of 8 bits or with zero "
+        "points are stored as without it.",
+    )
     act_order: bool = Field(True, description="Round the inputs of largest mean square first.")
     damping: float = Field(
         0.01, gt=0, le=1, description="Share of the mean added to the diagonal of the statistics."
@@ -80,6 +86,15 @@ class Gptq(Pass):
         (), description="Exceptions by name; the last that matches counts."
     )
     batch_size: int = Field(8, ge=1, description="Calibration clips that are computed together.")
+
+    @model_validator(mode="after")
+    def _progressive_is_possible(self) -> Gptq:
+        if self.progressive and not self._stored(self.bits, self.group_size, self.symmetric).progressive:
+            raise ValueError(
+                f"progressive scales need symmetric grids, at most 4 bits and a group size; found "
+                f"bits={self.bits}, group_size={self.group_size}, symmetric={self.symmetric}"
+            )
+        return self
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:
         """Quantise part after part, in the order in which data flows, each on what the ones before it give.
@@ -179,14 +194,19 @@ class Gptq(Pass):
         """The scheme of a layer, None to skip it."""
         chosen = next((o for o in reversed(self.overrides) if matches(name, o.match)), None)
         if chosen is None:
-            return Scheme(self.bits, self.group_size, self.symmetric)
+            return self._stored(self.bits, self.group_size, self.symmetric)
         if chosen.skip:
             return None
-        return Scheme(
+        return self._stored(
             self.bits if chosen.bits is None else chosen.bits,
             self.group_size if chosen.group_size is None else chosen.group_size,
             self.symmetric if chosen.symmetric is None else chosen.symmetric,
         )
+
+    def _stored(self, bits: int, group_size: int, symmetric: bool) -> Scheme:
+        """The scheme, progressive where it is asked for and possible."""
+        possible = symmetric and bits <= 4 and group_size > 0
+        return Scheme(bits, group_size, symmetric, self.progressive and possible)
 
 
 def quantize_llm(

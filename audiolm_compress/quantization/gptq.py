@@ -89,7 +89,7 @@ class Quantized:
         return replace(
             self,
             codes=self.codes[part],
-            grid=Grid(self.grid.scales[:, part], self.grid.zeros[:, part]),
+            grid=self.grid.outputs(part),
             energy=self.energy[part],
             loss=self.loss[part],
             rounding_loss=self.rounding_loss[part],
@@ -225,16 +225,14 @@ def _descend(
         curvature = (steps[rows] * (local @ steps[rows])).sum(0)
         step = (steps[rows] * gradient).sum(0) / curvature.clamp(min=1e-30)
         scale = torch.where(curvature > 0, scales[group] + step, scales[group])
-        if dtype is not None:
-            scale = scale.to(dtype).float()
+        scale = grid.allowed(scale, dtype)
         scale = torch.where(scale == 0, scales[group], scale)
         gradient -= local @ (steps[rows] * (scale - scales[group]))
         scales[group], zero = scale, grid.zeros[group]
         _descend_group(values[rows], steps[rows], gradient, local, scale, zero, pivots[rows], scheme)
         change[rows] = weight.T[rows] - values[rows]
-    return (steps + expand(grid, scheme, in_features)[1].T).to(torch.uint8).T.contiguous(), Grid(
-        scales, grid.zeros
-    )
+    codes = (steps + expand(grid, scheme, in_features)[1].T).to(torch.uint8).T.contiguous()
+    return codes, replace(grid, scales=scales)
 
 
 def _descend_group(

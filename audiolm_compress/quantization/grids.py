@@ -4,11 +4,15 @@ A weight of group g is stored as an integer code q of ``bits`` bits and read bac
 ``scale_g * (q - zero_g)``. Symmetric grids have ``zero = 2**(bits - 1)`` everywhere. Such a grid reaches one
 step further to one side (4 bit: -8 .. 7), so its scale carries a sign that turns the longer side to where the
 group's larger weights lie.
+
+Progressive grids (two levels of scales: VS-Quant, arXiv:2102.04503; QServe, arXiv:2405.04532) have scales
+that are multiples -15 .. 15 of a unit per output. A scale then takes a byte, and ``multiple * (q - zero)`` is
+one too, so that products of integers need no rounded weights.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +20,7 @@ from torch import Tensor
 
 BITS = (2, 3, 4, 8)
 GROUP_SIZES = (-1, 16, 32, 64, 128)
+_MOST_MULTIPLE = 15  # times a code of -8 .. 7 it is a byte
 
 # Clipping a group's extremes costs a few large errors and buys a finer step for all. How far it pays depends
 # on the number of levels; at 8 bit it never does.
@@ -35,22 +40,27 @@ class Scheme:
         bits: 2, 3, 4 or 8.
         group_size: inputs that share a scale, -1 for whole rows; a last group may be narrower.
         symmetric: whether all zero points are ``2**(bits - 1)`` and need no storage.
+        progressive: whether scales are small multiples of a unit per output.
     """
 
     bits: int = 4
     group_size: int = 128
     symmetric: bool = True
+    progressive: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no code path stores.
 
         Raises:
-            ValueError: unknown bits, or a group size that is neither -1 nor positive.
+            ValueError: unknown bits, a group size that is neither -1 nor positive, or progressive scales
+                where codes times multiples are no bytes or all groups of an output share a scale.
         """
         if self.bits not in BITS:
             raise ValueError(f"bits={self.bits}: choose one of {BITS}")
         if self.group_size != -1 and self.group_size < 1:
             raise ValueError(f"group_size={self.group_size}: choose -1 (whole rows) or a positive number")
+        if self.progressive and not (self.symmetric and self.bits <= 4 and self.group_size > 0):
+            raise ValueError("progressive scales need symmetric grids, at most 4 bits and a group size")
 
     @property
     def top(self) -> int:
@@ -78,10 +88,28 @@ class Grid:
     Attributes:
         scales: floating, shape [groups, out].
         zeros: integers in the dtype of ``scales``, shape [groups, out].
+        unit: of progressive scales, shape [out]; else None.
     """
 
     scales: Tensor
     zeros: Tensor
+    unit: Tensor | None = None
+
+    def outputs(self, part: slice) -> Grid:
+        """The grid of some of the outputs."""
+        return Grid(self.scales[:, part], self.zeros[:, part], None if self.unit is None else self.unit[part])
+
+    def allowed(self, scales: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """The allowed scales nearest to ``scales`` [..., out], rounded to values of ``dtype``."""
+        if self.unit is not None:
+            scales = multiples(scales, self.unit) * self.unit
+        return scales if dtype is None else scales.to(dtype).float()
+
+
+def multiples(scales: Tensor, unit: Tensor) -> Tensor:
+    """The nearest multiples -15 .. 15 of ``unit`` [out] for ``scales`` [..., out], none of them 0."""
+    nearest = (scales / unit).round_().clamp_(-_MOST_MULTIPLE, _MOST_MULTIPLE)
+    return torch.where(nearest == 0, 1 - 2 * (scales < 0).to(nearest.dtype), nearest)
 
 
 def fit_grid(
@@ -109,10 +137,16 @@ def fit_grid(
     else:
         weights = _grouped(importance.float()[None], scheme)
         scales, zeros = _search(groups, weights, low, high, scheme)
-    if dtype is not None:
-        scales = scales.to(dtype).float()
+    scales, unit = scales.T.contiguous(), None
+    if scheme.progressive:
+        unit = scales.abs().amax(0) / _MOST_MULTIPLE
+        if dtype is not None:
+            unit = unit.to(dtype).float()
+        unit = torch.where(unit == 0, torch.ones_like(unit), unit)
+    grid = Grid(scales, zeros.T.contiguous(), unit)
+    scales = grid.allowed(scales, dtype)
     scales = torch.where(scales == 0, torch.ones_like(scales), scales)  # a group of zeros, or an underflow
-    return Grid(scales.T.contiguous(), zeros.T.contiguous())
+    return replace(grid, scales=scales)
 
 
 def round_to_grid(weight: Tensor, grid: Grid, scheme: Scheme) -> Tensor:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme
-from audiolm_compress.quantization.integer_product import multiply, ratios_of, round_rows
-from audiolm_compress.quantization.kernels import Buffers, Shape, stored_parts
+from audiolm_compress.quantization.integer_product import Ratios, multiply, ratios_of, round_rows
+from audiolm_compress.quantization.kernels import Buffers, Shape, scales_to_store, stored_parts
 from audiolm_compress.quantization.packing import pack
 
 _int4_product = torch.ops.aten._weight_int4pack_mm_for_cpu.default
@@ -58,7 +58,10 @@ class Int4Cpu:
         both = F.pad(both, (0, 0, 0, more_outputs))
         if len(both) == 1:  # whole rows are several of the product's groups
             both = both.repeat_interleave(self.columns // self.group, 0)
-        return {"packed": packed, "scales": both.contiguous()}
+        arranged = {"packed": packed, "scales": both.contiguous()}
+        if self.shape.scheme.progressive:
+            arranged["unit"] = F.pad(stored["scales"][0], (0, more_outputs), value=1)
+        return arranged
 
     def restore(self, buffers: Buffers) -> dict[str, Tensor]:
         """Undo the tiling."""
@@ -67,10 +70,10 @@ class Int4Cpu:
         inputs, outputs, scheme = self.shape[:3]
         codes = codes[:inputs, :outputs]
         both = buffers["scales"][: scheme.groups(inputs), :outputs]
-        scales = both[..., 0].contiguous()
-        stored = {"qweight": pack(codes, 4), "scales": scales}
+        unit = buffers["unit"][:outputs] if scheme.progressive else None
+        stored = {"qweight": pack(codes, 4)} | scales_to_store(both[..., 0], unit)
         if not scheme.symmetric:
-            zeros = (8 - both[..., 1].float() / scales.float()).round().to(torch.uint8)
+            zeros = (8 - both[..., 1].float() / both[..., 0].float()).round().to(torch.uint8)
             stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
         return stored
 
@@ -85,7 +88,7 @@ class Int4Cpu:
             multiply(
                 round_rows(x, buffers.get("outliers")),
                 self._tiles(buffers),
-                ratios_of(self._scales(buffers)),
+                self._ratios(buffers),
                 y,
             )
         else:
@@ -122,11 +125,15 @@ class Int4Cpu:
         """The packed bytes as [tiles, in, tile / 2]."""
         return buffers["packed"].view(self.outputs // self.tile, self.columns, self.tile // 2)
 
-    def _scales(self, buffers: Buffers) -> Tensor:
-        """The scales as float32 [groups, outputs]; those of whole rows once."""
+    def _ratios(self, buffers: Buffers) -> Ratios:
+        """The scales as multiples of units; those of whole rows once."""
         pairs = buffers["scales"][: self.shape.scheme.groups(self.shape.in_features)]
         # The bits of a bfloat16 are the upper ones of a float32, and it is the lower half of its pair.
-        return (pairs.view(torch.int32).squeeze(-1) << 16).view(torch.float32)
+        scales = (pairs.view(torch.int32).squeeze(-1) << 16).view(torch.float32)
+        if not self.shape.scheme.progressive:
+            return ratios_of(scales)
+        unit = buffers["unit"].float()
+        return Ratios(unit, scales.mul_(1 / unit).round_().to(torch.int8), None)
 
     def _missing(self) -> tuple[int, int]:
         """Inputs and outputs that fill up the last group and the last tile."""
@@ -161,10 +168,13 @@ class Int4Cuda:
         codes = codes.T.contiguous()
         pairs = codes[:, ::2] << 4 | codes[:, 1::2]
         both = torch.stack([scales, (8 - zeros.to(scales.dtype)) * scales], dim=-1)
-        return {
+        arranged = {
             "packed": torch._convert_weight_to_int4pack(pairs.contiguous(), self.inner),
             "scales": both.contiguous(),
         }
+        if self.shape.scheme.progressive:
+            arranged["unit"] = stored["scales"][0].clone()
+        return arranged
 
     def restore(self, buffers: Buffers) -> dict[str, Tensor]:
         """Codes by multiplying unit vectors with scale 1: exact in bfloat16."""
@@ -176,7 +186,8 @@ class Int4Cuda:
         ]
         codes = torch.cat(rows).round().add_(8).to(torch.uint8)
         both = buffers["scales"]
-        stored = {"qweight": pack(codes, 4), "scales": both[..., 0].contiguous()}
+        unit = buffers["unit"] if self.shape.scheme.progressive else None
+        stored = {"qweight": pack(codes, 4)} | scales_to_store(both[..., 0], unit)
         if not self.shape.scheme.symmetric:
             zeros = (8 - both[..., 1].float() / both[..., 0].float()).round().to(torch.uint8)
             stored["qzeros"] = pack(zeros.T, 4).T.contiguous()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from audiolm_compress.quantization.grids import Scheme
+from audiolm_compress.quantization.grids import Scheme, multiples
 from audiolm_compress.quantization.integer_product import round_rows
 from audiolm_compress.quantization.packing import pack, unpack
 
@@ -49,7 +49,8 @@ class Kernel(Protocol):
         """The stored form.
 
         That is ``qweight`` int32 [words, out], ``scales`` [groups, out], and ``qzeros`` int32 [groups, words]
-        unless the scheme is symmetric.
+        unless the scheme is symmetric. Progressive schemes have the units as ``scales`` [1, out], and
+        ``multiples`` int8 [groups, out].
         """
 
     def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
@@ -62,11 +63,23 @@ class Kernel(Protocol):
 def stored_parts(shape: Shape, stored: Buffers) -> tuple[Tensor, Tensor, Tensor]:
     """Codes uint8 [in, out], scales [groups, out], zero points int16 [groups, out] of the stored form."""
     scheme, scales = shape.scheme, stored["scales"]
+    if scheme.progressive:
+        scales = stored["multiples"].to(scales.dtype) * scales
     codes = unpack(stored["qweight"], scheme.bits, shape.in_features)
     if scheme.symmetric:
         return codes, scales, torch.full_like(scales, scheme.middle, dtype=torch.int16)
     zeros = unpack(stored["qzeros"].T.contiguous(), scheme.bits, shape.out_features).T
     return codes, scales, zeros.to(torch.int16)
+
+
+def scales_to_store(scales: Tensor, unit: Tensor | None) -> dict[str, Tensor]:
+    """Stored form of ``scales`` [groups, out], which are multiples of ``unit`` [out] if there is one."""
+    if unit is None:
+        return {"scales": scales.contiguous()}
+    return {
+        "scales": unit[None].contiguous(),
+        "multiples": multiples(scales.float(), unit.float()).to(torch.int8),
+    }
 
 
 class Dequantize:
@@ -147,7 +160,7 @@ class Int8Cpu:
 
 
 def _only_stored(buffers: Buffers) -> dict[str, Tensor]:
-    return {name: buffers[name] for name in ("qweight", "scales", "qzeros") if name in buffers}
+    return {name: buffers[name] for name in ("qweight", "scales", "multiples", "qzeros") if name in buffers}
 
 
 def _spread(per_group: Tensor, width: int, in_features: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from audiolm_compress.quantization.grids import Grid, Scheme
 from audiolm_compress.quantization.kernel_choice import choose_kernel
-from audiolm_compress.quantization.kernels import Dequantize, Kernel, Shape
+from audiolm_compress.quantization.kernels import Dequantize, Kernel, Shape, scales_to_store
 from audiolm_compress.quantization.packing import pack, packed_rows
 
 _NOT_WEIGHTS = ("bias", "outliers")  # buffers that no kernel rearranges
@@ -21,8 +21,9 @@ class QuantizedLinear(nn.Module):
     """A linear layer with packed weights.
 
     ``state_dict`` always holds the stored form: ``qweight`` int32 [words, out] (see `packing`), ``scales``
-    [groups, out], ``qzeros`` int32 [groups, words] unless symmetric, ``bias`` [out] if there is one,
-    ``outliers`` int64 [count] if calibration has found inputs to be multiplied with more than 8 bits.
+    [groups, out] or, for progressive schemes, the units [1, out] and ``multiples`` int8 [groups, out];
+    ``qzeros`` int32 [groups, words] unless symmetric, ``bias`` [out] if there is one, ``outliers`` int64
+    [count] if calibration has found inputs to be multiplied with more than 8 bits.
     `prepare` rearranges it in place for the device's best kernel; moving or casting the module does so again.
     """
 
@@ -76,7 +77,8 @@ class QuantizedLinear(nn.Module):
             dtype=dtype,
             activations=activations,
         )
-        stored = {"qweight": pack(codes.T, scheme.bits), "scales": grid.scales.to(dtype).contiguous()}
+        unit = None if grid.unit is None else grid.unit.to(dtype)
+        stored = {"qweight": pack(codes.T, scheme.bits)} | scales_to_store(grid.scales.to(dtype), unit)
         if not scheme.symmetric:
             stored["qzeros"] = pack(grid.zeros.T.to(torch.uint8), scheme.bits).T.contiguous()
         layer._hold(stored)
@@ -104,6 +106,7 @@ class QuantizedLinear(nn.Module):
             "bits": self.scheme.bits,
             "group_size": self.scheme.group_size,
             "symmetric": self.scheme.symmetric,
+            "progressive": self.scheme.progressive,
             "bias": self.bias is not None,
             "dtype": str(self.dtype).removeprefix("torch."),
             "activations": self.activations,
@@ -147,8 +150,12 @@ class QuantizedLinear(nn.Module):
         rows = packed_rows(self.in_features, scheme.bits)
         stored = {
             "qweight": torch.zeros(rows, self.out_features, dtype=torch.int32, device=device),
-            "scales": torch.zeros(groups, self.out_features, dtype=dtype, device=device),
+            "scales": torch.zeros(
+                1 if scheme.progressive else groups, self.out_features, dtype=dtype, device=device
+            ),
         }
+        if scheme.progressive:
+            stored["multiples"] = torch.zeros(groups, self.out_features, dtype=torch.int8, device=device)
         if not scheme.symmetric:
             words = packed_rows(self.out_features, scheme.bits)
             stored["qzeros"] = torch.zeros(groups, words, dtype=torch.int32, device=device)

@@ -23,7 +23,7 @@ def module_from_spec(spec: dict[str, Any]) -> nn.Module:
         ValueError: an unknown kind.
     """
     if spec["kind"] == "linear":
-        scheme = Scheme(spec["bits"], spec["group_size"], spec["symmetric"])
+        scheme = Scheme(spec["bits"], spec["group_size"], spec["symmetric"], spec.get("progressive", False))
         return QuantizedLinear(
             spec["in_features"],
             spec["out_features"],

@@ -58,7 +58,16 @@ def test_same_answer_from_every_path(bits: int, group_size: int, symmetric: bool
 
 
 @pytest.mark.parametrize(
-    "scheme", [Scheme(4, 32), Scheme(4, 32, False), Scheme(8, -1), Scheme(3, 16)], ids=str
+    "scheme",
+    [
+        Scheme(4, 32),
+        Scheme(4, 32, False),
+        Scheme(8, -1),
+        Scheme(3, 16),
+        Scheme(4, 32, progressive=True),
+        Scheme(3, 16, progressive=True),
+    ],
+    ids=str,
 )
 def test_spec_and_state_rebuild_the_layer(scheme: Scheme) -> None:
     layer, _, _ = quantized(scheme, 64, 128, torch.bfloat16)
@@ -76,6 +85,31 @@ def test_spec_and_state_rebuild_the_layer(scheme: Scheme) -> None:
     prepared.prepare()
     prepared.load_state_dict(layer.state_dict())
     assert torch.equal(layer(x), prepared(x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("group_size", [16, 32, 128])
+def test_progressive_scales_from_every_path(bits: int, group_size: int, dtype: torch.dtype) -> None:
+    """A byte a scale is stored; every path multiplies by the scales that the grid had."""
+    for outputs, inputs in ((64, 128), (40, 100), (200, 320)):
+        layer, weight, bias = quantized(Scheme(bits, group_size, progressive=True), outputs, inputs, dtype)
+        stored = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+        groups = -(-inputs // group_size)
+        assert stored["multiples"].shape == (groups, outputs)
+        assert stored["multiples"].abs().amin() >= 1
+        assert stored["multiples"].abs().amax() <= 15
+        assert stored["scales"].shape == (1, outputs)
+        for prepared in (False, True):
+            if prepared:
+                layer.prepare()
+            torch.testing.assert_close(layer.dense().float(), weight, rtol=0.01, atol=1e-3)
+            x = torch.randn(130, inputs, generator=torch.Generator().manual_seed(0)).to(dtype)
+            expected = x.float() @ weight.T + bias.float()
+            tolerance = 4 * torch.finfo(dtype).eps * float(expected.abs().max()) + 1e-4
+            torch.testing.assert_close(layer(x).float(), expected, rtol=0, atol=tolerance)
+        assert stored.keys() == layer.state_dict().keys()
+        assert all(torch.equal(stored[name], tensor) for name, tensor in layer.state_dict().items())
 
 
 def test_kernels_are_named_and_slow_ones_announced() -> None:
