@@ -80,7 +80,7 @@ class CachePrompt(Pass):
 def _rows(model: Salmonn) -> list[Mapping[str, Any]]:
     """Of each task: tokens before the audio and in all for a clip of 10 s, and what keeping them takes."""
     audio = model.encode_audio([torch.zeros(_SECONDS * SAMPLE_RATE, device=model.device)])
-    rows = []
+    rows: list[Mapping[str, Any]] = []
     for task in dict.fromkeys([*model.prompts.test, *model.prompts.train]):
         inputs = model.wrap(audio, [model.prompts.around(task)], padding_side="left")
         assert inputs.prefixes is not None

@@ -1,0 +1,70 @@
+"""Compiled steps give the same logits as steps as they are; where nothing can be compiled, those run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedModel
+
+from audiolm_compress.runtime.engine import Engine, engine_of
+
+
+def small_llm(width: int) -> PreTrainedModel:
+    torch.manual_seed(1)
+    config = Gemma2Config(
+        vocab_size=90,
+        hidden_size=width,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        sliding_window=6,
+    )
+    return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().requires_grad_(False)
+
+
+def texts(llm: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Two prompts, one of them padded."""
+    ids = torch.randint(0, 90, (2, 11), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    return llm.get_input_embeddings()(ids), mask
+
+
+def logits(engine: Engine, prompts: Any) -> Tensor:
+    first, reading = engine.prefill(*prompts)
+    said = torch.arange(6).view(3, 2)
+    return torch.stack([first, *(reading.step(tokens) for tokens in said)]).clone()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside of torch.compile
+def test_compiled_steps_give_the_same_logits() -> None:
+    llm = small_llm(32)
+    engine = engine_of(llm, compiled=True)
+    found = logits(engine, texts(llm))
+    if "not compiled" in engine.note:
+        pytest.skip(engine.note)
+    torch.testing.assert_close(found, logits(Engine(llm), texts(llm)), atol=1e-5, rtol=1e-4)
+    assert "torch.compile" in engine.note
+    assert engine_of(llm, compiled=True) is engine and engine_of(llm) is not engine
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside of torch.compile
+def test_without_a_compiler_steps_run_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(inductor.cpp, "cxx", ("/no/such/compiler",))
+    llm = small_llm(40)
+    engine = Engine(llm, compiled=True)
+    with pytest.warns(UserWarning, match="decode steps are not compiled"):
+        found = logits(engine, texts(llm))
+    torch.testing.assert_close(found, logits(Engine(llm), texts(llm)), atol=1e-5, rtol=1e-4)
+    assert "not compiled" in engine.note
