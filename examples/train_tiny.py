@@ -93,13 +93,16 @@ def is_training(name: str) -> bool:
 
 
 def reading_rows(args: argparse.Namespace, targets: Targets) -> list[tuple[str, list[int]]]:
-    """Texts of the training clips with the units that they are to be written from."""
+    """Texts of the training clips, and further ones, with the units that they are to be written from."""
     rows = {}
     for folder in args.clips:
         for name in filter(is_training, shard_names(folder)):
             for clip in read_clips(folder, name):
                 if units := targets(clip):
                     rows[clip.text] = units
+    if args.texts:
+        for text in args.texts.read_text(encoding="utf-8").splitlines():
+            rows.setdefault(text, targets.units.encode(text).ids)
     return list(rows.items())
 
 
@@ -166,12 +169,15 @@ def stage_listening(args: argparse.Namespace) -> None:
     tokenizer, units = load_vocabularies(args.out)
     wording = Wording(tokenizer)
     encoders = ["whisper", "beats"] if args.beats else ["whisper"]
-    items = cached_items(args.clips, args.cache, encoders, is_training)
-    kept = random.Random(args.seed)
-    items = [item for item in items if item.kind == "asr" or kept.random() < args.sounds]
+    items = chosen_items(args, args.cache, encoders)
+    own = chosen_items(args, args.own, encoders) if args.own else []
+    if own and [item.clip for item in own] != [item.clip for item in items]:
+        raise SystemExit(f"{args.own} and {args.cache} must hold states of the same clips")
     valid = {
-        n: cached_items(args.clips, args.cache, encoders, lambda name, n=n: name == n)
+        (n, cache): cached_items(args.clips, cache, encoders, lambda name, n=n: name == n)
         for n in ("asr_valid", "mix_valid")
+        for cache in (args.cache, args.own)
+        if cache
     }
     hours = sum(item.clip.samples for item in items) / 16000 / 3600
     print(f"{len(items)} clips, {hours:.1f} h, {sum(i.kind == 'asr' for i in items)} of them speech")
@@ -205,30 +211,38 @@ def stage_listening(args: argparse.Namespace) -> None:
         kind, batch = entry
         if kind == "read":
             return read_aloud(model, wording, [rows[i] for i in batch], targets.first, rng)
+        at_own_length = bool(own) and rng.random() < 0.5
         return listen(
             model,
             wording,
             targets,
-            [items[i] for i in batch],
+            [(own if at_own_length else items)[i] for i in batch],
             AUDIO_WIDTH,
             rng,
             ctc_weight=args.ctc,
-            bank=bank,
+            bank=None if at_own_length else bank,
+            whole=at_own_length,
         )
 
     def validate(model: nn.Module) -> float:
         start = time.monotonic()
-        rate, texts = score(model, wording, valid["asr_valid"], AUDIO_WIDTH, bank)
-        heard = ctc_texts(model, targets, valid["asr_valid"], AUDIO_WIDTH)
-        rough = wer(heard, [item.clip.text for item in valid["asr_valid"]]).wer
-        cider, _ = score(model, wording, valid["mix_valid"], AUDIO_WIDTH, bank)
-        for item, text, units_text in list(zip(valid["asr_valid"], texts, heard, strict=True))[:3]:
-            print("   ", item.clip.text, "|", text, "|", units_text)
-        print(
-            f"  wer {rate:.3f} ctc {rough:.3f} cider {cider:.3f} ({time.monotonic() - start:.0f} s)",
-            flush=True,
-        )
-        return rate - 0.1 * min(cider, 2.0)
+        worth = []
+        for cache in (args.cache, args.own) if args.own else (args.cache,):
+            form = {"bank": None, "whole": True} if cache == args.own else {"bank": bank}
+            speech, sounds = valid["asr_valid", cache], valid["mix_valid", cache]
+            rate, texts = score(model, wording, speech, AUDIO_WIDTH, **form)
+            heard = ctc_texts(model, targets, speech, AUDIO_WIDTH)
+            rough = wer(heard, [item.clip.text for item in speech]).wer
+            cider, _ = score(model, wording, sounds, AUDIO_WIDTH, **form)
+            for item, text, units_text in list(zip(speech, texts, heard, strict=True))[:3]:
+                print("   ", item.clip.text, "|", text, "|", units_text)
+            print(
+                f"  {cache.name}: wer {rate:.3f} ctc {rough:.3f} cider {cider:.3f} "
+                f"({time.monotonic() - start:.0f} s)",
+                flush=True,
+            )
+            worth.append(rate - 0.1 * min(cider, 2.0))
+        return sum(worth) / len(worth)
 
     print(len(plan(0)), "batches an epoch")
     settings = TrainSettings(
@@ -339,6 +353,17 @@ def freeze_llm(network: Network) -> None:
     network.units.requires_grad_(False)
 
 
+def chosen_items(args: argparse.Namespace, cache: Path, encoders: Sequence[str]) -> list[Item]:
+    """The training clips whose states are cached, with a share of those of sounds."""
+
+    def wanted(name: str) -> bool:
+        return is_training(name) and (not args.own or (args.own / f"{name}.beats.json").exists())
+
+    kept = random.Random(args.seed)
+    items = cached_items(args.clips, cache, encoders, wanted)
+    return [item for item in items if item.kind == "asr" or kept.random() < args.sounds]
+
+
 def cached_items(folders: Sequence[Path], cache: Path, encoders: Sequence[str], wanted: Any) -> list[Item]:
     """Items of the wanted shards whose states are cached."""
     items = []
@@ -358,6 +383,8 @@ def main() -> None:
     parser.add_argument("stage", choices=("vocabulary", "reading", "listening", "bundle"))
     parser.add_argument("--clips", type=Path, nargs="+", required=True)
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--own", type=Path, help="cache of clips at their own length: half of the batches")
+    parser.add_argument("--texts", type=Path, help="further sentences to read, one a line (texts.py)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--rate", type=float, default=1e-3)

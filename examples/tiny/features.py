@@ -194,6 +194,11 @@ def cache_shard(encoder: Whisper | Beats, clips_dir: Path, out: Path, name: str,
         waves = [samples[clips[i].offset :][: clips[i].samples].astype(np.float32) / 32768 for i in batch]
         for i, rows in zip(batch, encoder.encode(waves, frames), strict=True):
             states[i] = rows
+    write_states(out, name, kind, states)
+
+
+def write_states(out: Path, name: str, kind: str, states: Sequence[np.ndarray]) -> None:
+    """Write a shard's states, float16 [frames, width] a clip; the index last, as it marks completeness."""
     lengths = [len(rows) for rows in states]
     starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).tolist()
     np.concatenate(states).tofile(out / f"{name}.{kind}.f16")

@@ -16,6 +16,7 @@ from audiolm_compress.metrics.cider import cider_d
 from audiolm_compress.metrics.wer import wer
 
 LONGEST_ANSWER = 60
+ALL = 1500  # more audio tokens than any clip has
 
 
 def mask_states(states: States) -> States:
@@ -47,12 +48,14 @@ def listen(
     *,
     ctc_weight: float = 0.5,
     bank: Bank | None = None,
+    whole: bool = False,
 ) -> Tensor:
     """Loss of a batch: cross-entropy of the texts and, for speech, CTC on the audio tokens.
 
-    With a ``bank``, the language model reads the padded form.
+    With a ``bank``, the language model reads the padded form; ``whole`` reads all states that are cached, for
+    caches of clips at their own length.
     """
-    extra = [rng.randint(0, 5) for _ in items]
+    extra = [ALL if whole else rng.randint(0, 5) for _ in items]
     states = mask_states(collate(items, extra=extra, audio_width=audio_width))
     tokens = network.hear(states) if bank is None else hear_padded(network, bank, states, rng)
     kept = states.tokens if bank is None else torch.full_like(states.tokens, TOKENS)
@@ -76,15 +79,20 @@ def caption(item: Item, rng: random.Random) -> str:
 
 @torch.inference_mode()
 def answers(
-    network: Network, wording: Wording, items: Sequence[Item], audio_width: int, bank: Bank | None = None
+    network: Network,
+    wording: Wording,
+    items: Sequence[Item],
+    audio_width: int,
+    bank: Bank | None = None,
+    whole: bool = False,
 ) -> list[str]:
-    """Greedy answers to the test prompts; with a ``bank``, in the padded form."""
+    """Greedy answers to the test prompts; ``bank`` and ``whole`` as in ``listen``."""
     texts = [""] * len(items)
     order = sorted(range(len(items)), key=lambda i: items[i].tokens)
     for begin in range(0, len(order), 32):
         chosen = order[begin : begin + 32]
         batch = [items[i] for i in chosen]
-        states = collate(batch, extra=[3] * len(batch), audio_width=audio_width)
+        states = collate(batch, extra=[ALL if whole else 3] * len(batch), audio_width=audio_width)
         words = [wording(PROMPTS.test[item.clip.task], "") for item in batch]
         tokens, kept = network.hear(states), states.tokens
         if bank is not None:
@@ -109,10 +117,15 @@ def ctc_texts(network: Network, targets: Targets, items: Sequence[Item], audio_w
 
 
 def score(
-    network: Network, wording: Wording, items: Sequence[Item], audio_width: int, bank: Bank | None = None
+    network: Network,
+    wording: Wording,
+    items: Sequence[Item],
+    audio_width: int,
+    bank: Bank | None = None,
+    whole: bool = False,
 ) -> tuple[float, list[str]]:
     """WER of speech or CIDEr-D of sounds (all items of one kind), and the texts."""
-    texts = answers(network, wording, items, audio_width, bank)
+    texts = answers(network, wording, items, audio_width, bank, whole)
     if items[0].kind == "asr":
         return wer(texts, [item.clip.text for item in items]).wer, texts
     return cider_d(texts, [list(item.clip.texts) for item in items])[0], texts
