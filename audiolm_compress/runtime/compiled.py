@@ -1,7 +1,9 @@
 """Decode steps through torch.compile: static shapes, one graph for all steps of a cache.
 
 Attention then reads the whole cache under a mask instead of the columns in use, so that no shape changes from
-token to token; the cache's capacity is rounded up coarsely, so that few capacities, and graphs, occur.
+token to token; the cache's capacity is rounded up coarsely, so that few capacities, and graphs, occur. For
+the same reason only single texts are compiled, which is where small operations count most: batches and beams,
+whose number of rows changes from call to call, run as they are.
 """
 
 from __future__ import annotations
@@ -34,53 +36,39 @@ class CompiledSteps:
         self._decoder = decoder
         cuda = decoder.device.type == "cuda"
         mode = "reduce-overhead" if cuda else "default"
-        self.note = f"decode steps are compiled by torch.compile, mode {mode}"
+        self.note = f"decode steps of single texts are compiled by torch.compile, mode {mode}"
         self._compiled = torch.compile(self._token, dynamic=False, mode=mode)
         self._usable = True
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """As ``Decoder.step``."""
-        if not self._usable:
+        if not self._usable or cache.batch > 1 or cache.positions is not None:
             return self._decoder.step(tokens, cache)
         cache.reserve(1, COLUMNS)
-        self._decoder.rotary.reach(cache.capacity)
-        column = torch.tensor([cache.length], device=tokens.device)
-        positions = column[None] if cache.next_positions is None else cache.next_positions[:, None]
-        keys = torch.arange(cache.capacity, device=tokens.device)[None]
-        if cache.next_positions is not None:
-            cache.place(positions)
-            assert cache.positions is not None
-            keys = cache.positions
         table = self._decoder.rotary
-        cosines, sines = table.cosines[positions][:, :, None], table.sines[positions][:, :, None]
+        table.reach(cache.capacity)
+        cosines, sines = table.cosines[cache.length], table.sines[cache.length]
+        column = torch.tensor([cache.length], device=tokens.device)
         try:
-            logits = self._compiled(tokens, column, positions, keys, cosines, sines, cache.held())
+            logits = self._compiled(tokens, column, cosines, sines, cache.held())
         except RuntimeError as error:  # all that torch.compile raises of its own is one
             self._usable = False
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
             self.note = f"decode steps are not compiled: {type(error).__name__}: {reason}"
             warnings.warn(self.note, stacklevel=2)
-            if cache.next_positions is not None:
-                cache.next_positions = positions[:, 0]
             return self._decoder.step(tokens, cache)
         cache.advance(1)
         return logits
 
     def _token(
-        self,
-        tokens: Tensor,
-        column: Tensor,
-        positions: Tensor,
-        keys: Tensor,
-        cosines: Tensor,
-        sines: Tensor,
-        held: Sequence[Tensor],
+        self, tokens: Tensor, column: Tensor, cosines: Tensor, sines: Tensor, held: Sequence[Tensor]
     ) -> Tensor:
         decoder = self._decoder
+        keys = torch.arange(held[0].shape[3], device=tokens.device)[None]
         masks: dict[int | None, Tensor | None] = {}
         for window in (None, *decoder.windows):
-            seen = visible(positions, column, keys, window)
+            seen = visible(column[None], column, keys, window)
             masks[window] = (seen if decoder.layers[0].fused else additive(seen, decoder.dtype))[:, None]
 
         def store(layer: Layer, memory: Tensor, fresh: Tensor) -> Tensor:

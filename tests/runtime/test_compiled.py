@@ -28,17 +28,15 @@ def small_llm(width: int) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval().requires_grad_(False)
 
 
-def texts(llm: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """Two prompts, one of them padded."""
-    ids = torch.randint(0, 90, (2, 11), generator=torch.Generator().manual_seed(2))
-    mask = torch.ones_like(ids)
-    mask[1, :4] = 0
-    return llm.get_input_embeddings()(ids), mask
+def texts(llm: PreTrainedModel, count: int = 1) -> tuple[Tensor, Tensor]:
+    """Prompts of one length, longer than the window."""
+    ids = torch.randint(0, 90, (count, 11), generator=torch.Generator().manual_seed(2))
+    return llm.get_input_embeddings()(ids), torch.ones_like(ids)
 
 
 def logits(engine: Engine, prompts: Any) -> Tensor:
     first, reading = engine.prefill(*prompts)
-    said = torch.arange(6).view(3, 2)
+    said = torch.arange(3)[:, None].expand(-1, len(first))
     return torch.stack([first, *(reading.step(tokens) for tokens in said)]).clone()
 
 
@@ -52,6 +50,7 @@ def test_compiled_steps_give_the_same_logits() -> None:
         pytest.skip(engine.note)
     torch.testing.assert_close(found, logits(Engine(llm), texts(llm)), atol=1e-5, rtol=1e-4)
     assert "torch.compile" in engine.note
+    torch.testing.assert_close(logits(engine, texts(llm, 2)), logits(Engine(llm), texts(llm, 2)))
     assert engine_of(llm, compiled=True) is engine and engine_of(llm) is not engine
 
 
