@@ -1,24 +1,26 @@
-"""Each kernel against the 16-bit and 32-bit Linear, over shapes and numbers of rows.
+"""Each kernel of the quantised layers against the 16-bit Linear, over shapes and numbers of rows.
 
-    python benchmarks/kernels.py                      # all shapes; a few minutes on one core
-    python benchmarks/kernels.py --shape 576:1536     # outputs:inputs
+    python benchmarks/kernels.py                      # all shapes: below four minutes on two cores
+    python benchmarks/kernels.py --shape 2304:9216    # inputs:outputs; prints only
 
-Figures are microseconds of CPU time of one call, medians on one thread, so that other work on the machine
-hardly shows; the table gives each as a ratio to the bfloat16 Linear. `few_rows` of the kernels comes from the
-last two columns of each kernel: its packed product and its dequantising path. Writes
-results/kernels_cpu.json.
+Figures are milliseconds of one call, the least of many, on all cores unless ``--threads`` says so: other
+work on the machine adds to a time and never takes from it. For every point the result names the kernel that a
+layer chooses by itself and the fastest one; the note says why where they are not the same. `few_rows` of the
+kernels in quantization/ comes from these tables. Writes results/kernels_cpu.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
-import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -26,62 +28,136 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from audiolm_compress.quantization import QuantizedLinear, Scheme
+from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.quantization.gptq import quantize_rounding
 
 RESULTS = Path(__file__).parent / "results" / "kernels_cpu.json"
-SHAPES = ((256, 256), (1536, 576), (576, 1536), (2304, 2304), (9216, 2304), (2304, 9216))
-ROWS = (1, 4, 8, 16, 32, 64, 96, 128, 512)
-SCHEMES = (Scheme(4, 32), Scheme(4, 128), Scheme(4, 128, symmetric=False), Scheme(8, -1), Scheme(3, 32))
-SECONDS = 0.3  # for one figure
+SHAPES = {
+    "Gemma-2-2B, query": (2304, 2048),
+    "Gemma-2-2B, up": (2304, 9216),
+    "Gemma-2-2B, down": (9216, 2304),
+    "Whisper-large, query": (1280, 1280),
+    "Whisper-large, up": (1280, 5120),
+    "Whisper-large, down": (5120, 1280),
+    "tiny, query": (256, 256),
+    "tiny, up": (256, 1024),
+}
+ROWS = (1, 4, 16, 32, 64, 128, 500)
+FORMATS = {
+    "int4 g32": Scheme(4, 32),
+    "int4 g128": Scheme(4, 128),
+    "int4 g32 progressive": Scheme(4, 32, progressive=True),
+    "int8 weight-only": Scheme(8, -1),
+}
+ALL = 10**9  # rows
+# Name of a product -> settings of the kernel's object that force it.
+PRODUCTS: dict[int, dict[str, dict[str, Any]]] = {
+    4: {
+        "int4 product": {"few_rows": ALL},
+        "bytes by bytes": {"few_rows": 0, "integer": True},
+        "dequantised tiles (16-bit inputs)": {"few_rows": 0, "integer": False},
+    },
+    8: {
+        "int8 product": {"few_rows": ALL},
+        "bytes by bytes": {"few_rows": 0, "integer": True},
+        "converted (16-bit inputs)": {"few_rows": 0, "integer": False},
+    },
+}
+NOISE = 1.1  # times that differ by less are taken for equal
+SECONDS, CALLS = 0.06, 60  # for one figure
 
 
-def microseconds(call: Callable[[], Tensor]) -> float:
+def milliseconds(call: Callable[[], Tensor]) -> float:
     call()
-    times: list[int] = []
-    while len(times) < 3 or sum(times) < SECONDS * 1e9:
-        start = time.thread_time_ns()
+    times: list[float] = []
+    while len(times) < 4 or (sum(times) < SECONDS and len(times) < CALLS):
+        start = time.perf_counter()
         call()
-        times.append(time.thread_time_ns() - start)
-    return statistics.median(times) / 1e3
+        times.append(time.perf_counter() - start)
+    return round(min(times) * 1e3, 4)
+
+
+@contextmanager
+def forced(kernel: Any, settings: dict[str, Any]) -> Iterator[None]:
+    """Inside, ``kernel`` uses one of its products for any number of rows."""
+    before = {name: getattr(kernel, name) for name in settings}
+    for name, value in settings.items():
+        setattr(kernel, name, value)
+    yield
+    for name, value in before.items():
+        setattr(kernel, name, value)
 
 
 def packed(weight: Tensor, scheme: Scheme) -> QuantizedLinear:
+    """A layer as the pass gptq makes them, its first sixteen inputs named as outliers."""
     result = quantize_rounding(weight, None, scheme, dtype=torch.bfloat16)
-    layer = QuantizedLinear.from_codes(result.codes, result.grid, scheme, None, torch.bfloat16)
+    layer = QuantizedLinear.from_codes(
+        result.codes, result.grid, scheme, None, torch.bfloat16, activations=8, outliers=torch.arange(16)
+    )
     layer.prepare()
     return layer
 
 
-def measure(outputs: int, inputs: int) -> dict[str, dict[int, float]]:
-    """Kernel -> rows -> microseconds."""
+def point(layer: QuantizedLinear, x: Tensor, dense: float) -> dict[str, Any]:
+    """Times of all products of ``layer`` for ``x``, and which of them it would choose."""
+    kernel: Any = layer.kernel
+    products = PRODUCTS[layer.scheme.bits]
+    times: dict[str, float] = {}
+    for name, settings in products.items():
+        with forced(kernel, settings):
+            times[name] = milliseconds(partial(layer, x))
+    chosen = list(products)[len(x) > kernel.few_rows]
+    fastest = min(times, key=lambda name: times[name])
+    note = ""
+    if times[chosen] > NOISE * times[fastest]:
+        note = f"the threshold, {kernel.few_rows} rows, is one for all layers of this size and kind"
+    return {
+        "milliseconds": times,
+        "chosen": chosen,
+        "fastest": fastest,
+        "ratio to 16 bit": round(times[chosen] / dense, 3),
+        "note": note,
+    }
+
+
+def measure(inputs: int, outputs: int) -> dict[str, Any]:
+    """Format -> rows -> what `point` finds."""
     weight = torch.randn(outputs, inputs)
-    figures: dict[str, dict[int, float]] = {}
-    for dtype in (torch.bfloat16, torch.float32):
-        dense = nn.Linear(inputs, outputs, bias=False, dtype=dtype)
-        x = {rows: torch.randn(rows, inputs, dtype=dtype) for rows in ROWS}
-        name = f"Linear {str(dtype).removeprefix('torch.')}"
-        figures[name] = {rows: microseconds(partial(dense, x[rows])) for rows in ROWS}
     x = {rows: torch.randn(rows, inputs, dtype=torch.bfloat16) for rows in ROWS}
-    for scheme in SCHEMES:
+    linear = nn.Linear(inputs, outputs, bias=False, dtype=torch.bfloat16)
+    dense = {rows: milliseconds(partial(linear, x[rows])) for rows in ROWS}
+    figures: dict[str, Any] = {"16-bit Linear": dense}
+    for name, scheme in FORMATS.items():
         layer = packed(weight, scheme)
-        name = f"{scheme.bits} bit g{scheme.group_size}" + ("" if scheme.symmetric else " asymmetric")
-        for path, few_rows in (("packed", 10**9), ("dequantised", 0)):
-            if hasattr(layer.kernel, "few_rows"):
-                layer.kernel.few_rows = few_rows
-            elif path == "packed":
-                continue
-            figures[f"{name}, {path}"] = {rows: microseconds(partial(layer, x[rows])) for rows in ROWS}
+        figures[name] = {rows: point(layer, x[rows], dense[rows]) for rows in ROWS}
+    int8 = Int8Linear.from_linear(linear)
+    int8.prepare()
+    times = {rows: milliseconds(partial(int8, x[rows])) for rows in ROWS}
+    figures["int8 encoder layer"] = {
+        rows: {
+            "milliseconds": {int8.kernel.name: times[rows]},
+            "chosen": int8.kernel.name,
+            "fastest": int8.kernel.name,
+            "ratio to 16 bit": round(times[rows] / dense[rows], 3),
+            "note": "",
+        }
+        for rows in ROWS
+    }
     return figures
 
 
-def table(shape: str, figures: dict[str, dict[int, float]]) -> Table:
-    shown = Table(title=f"{shape}: time as a ratio to the bfloat16 Linear")
+def table(shape: str, figures: dict[str, Any]) -> Table:
+    shown = Table(
+        title=f"{shape}: chosen kernel's time as a ratio to the 16-bit Linear; * is not the fastest"
+    )
     shown.add_column("rows")
     for rows in ROWS:
         shown.add_column(str(rows), justify="right")
-    reference = figures["Linear bfloat16"]
-    for name, times in figures.items():
-        shown.add_row(name, *(f"{times[rows] / reference[rows]:.2f}" for rows in ROWS))
+    shown.add_row("16-bit Linear, ms", *(f"{figures['16-bit Linear'][rows]:.3f}" for rows in ROWS))
+    for name, points in figures.items():
+        if name != "16-bit Linear":
+            cells = (points[rows] for rows in ROWS)
+            shown.add_row(name, *(f"{p['ratio to 16 bit']:.2f}{'*' if p['note'] else ''}" for p in cells))
     return shown
 
 
@@ -90,27 +166,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shape", action="append", metavar="OUTPUTS:INPUTS")
-    chosen = parser.parse_args().shape
-    shapes = [tuple(map(int, shape.split(":"))) for shape in chosen] if chosen else SHAPES
-    torch.set_num_threads(1)
+    parser.add_argument("--shape", action="append", metavar="INPUTS:OUTPUTS")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    shapes = SHAPES
+    if arguments.shape:
+        shapes = {shape: tuple(map(int, shape.split(":"))) for shape in arguments.shape}  # type: ignore[misc]
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    result: dict[str, object] = {
+    result: dict[str, Any] = {
         "device": "cpu",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "torch": torch.__version__,
-        "threads": 1,
-        "unit": "microseconds of CPU time",
+        "threads": arguments.threads,
+        "unit": "milliseconds of one call",
+        "shapes": {},
     }
-    timed: dict[str, dict[str, dict[int, float]]] = {}
-    for outputs, inputs in shapes:
-        shape = f"{inputs} inputs, {outputs} outputs"
-        timed[shape] = measure(outputs, inputs)
-        Console(width=120).print(table(shape, timed[shape]))
-    if not chosen:
+    for name, (inputs, outputs) in shapes.items():
+        figures = measure(inputs, outputs)
+        result["shapes"][name] = {"inputs": inputs, "outputs": outputs} | figures
+        Console(width=120).print(table(f"{name} ({inputs} -> {outputs})", figures))
+    if not arguments.shape:
         RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result | {"shapes": timed}, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

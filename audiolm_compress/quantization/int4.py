@@ -31,8 +31,11 @@ class Int4Cpu:
         self.shape = shape
         self.integer = shape.activations == 8 and shape.scheme.symmetric
         weights = shape.in_features * shape.out_features
-        # Above, the other product is faster (benchmarks/kernels.py); small layers pay for its many calls.
-        self.few_rows = 28 + 16_000_000 // weights if self.integer else 128
+        # Above, the other way is faster (benchmarks/kernels.py); small layers pay for its many calls.
+        self.few_rows = 128
+        if self.integer:
+            progressive = shape.scheme.progressive
+            self.few_rows = 16 + 20_000_000 // weights if progressive else 28 + 28_000_000 // weights
         width, filled = shape.scheme.width(shape.in_features), -(-shape.in_features // 32) * 32
         sizes = (width, 256, 128, 64, 32) if width in (32, 64, 128, 256) else (256, 128, 64, 32)
         # The product's own group size: the scheme's, or for whole rows the largest that divides them.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -18,7 +19,9 @@ from transformers import (
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context
 from audiolm_compress.passes.gptq import Gptq, quantize_llm
-from audiolm_compress.quantization import QuantizedLinear
+from audiolm_compress.quantization import QuantizedLinear, Scheme
+from audiolm_compress.quantization.blocks import find_blocks
+from audiolm_compress.quantization.layerwise import Options, quantize_blocks
 
 SIZES = {
     "vocab_size": 90,
@@ -184,6 +187,43 @@ def test_all_parts_with_overrides(small_model: Any, context: Context) -> None:
     assert {layer.scheme.bits for name, layer in layers.items() if "self_attn" in name} == {8}
     assert any("skipped by overrides" in note for note in report.notes)
     assert set(model.replaced) == set(layers)
+
+
+def test_progressive_scales_and_sixteen_bit_inputs(small_model: Any, context: Context) -> None:
+    model = small_model("llama")
+    settings = {
+        "group_size": 32,
+        "progressive": True,
+        "prefill_activations": 16,
+        "overrides": [{"match": "*.down_proj", "bits": 8, "group_size": -1}],
+    }
+    Gptq.model_validate(settings).apply(model, context)
+    layers = quantized(model)
+    assert all(layer.scheme.progressive != name.endswith("down_proj") for name, layer in layers.items())
+    assert {layer.activations for layer in layers.values()} == {16}
+    assert all(layer.outliers is None for layer in layers.values())
+
+
+def test_outliers_are_the_inputs_of_largest_mean_square() -> None:
+    config = LlamaConfig(**SIZES)
+    model = language_model(config)
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight[[3, 50]] = 100.0
+    blocks = find_blocks(model)
+    batches = tokens()
+    options = Options(lambda name: Scheme(4, 32), model.set_submodule, activations=8)
+    quantize_blocks(
+        blocks, lambda index: model(batches[index], use_cache=False), [None] * len(batches), options
+    )
+    layer = model.model.layers[0].self_attn.q_proj
+    assert layer.activations == 8
+    assert {3, 50} <= set(layer.outliers.tolist())
+
+
+@pytest.mark.parametrize("wrong", [{"bits": 8}, {"symmetric": False}, {"group_size": -1}])
+def test_progressive_scales_that_cannot_be(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="progressive scales need symmetric grids"):
+        Gptq.model_validate({"progressive": True} | wrong)
 
 
 def test_override_that_matches_nothing(small_model: Any, context: Context) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -47,6 +49,26 @@ def test_zeros_stay_zero() -> None:
     for scheme in SCHEMES:
         grid = fit_grid(weight, scheme, torch.ones(40), torch.float16)
         assert torch.equal(dequantize(round_to_grid(weight, grid, scheme), grid, scheme), weight)
+
+
+@pytest.mark.parametrize("importance", [None, torch.ones(96)])
+def test_progressive_scales_are_multiples_of_a_unit(importance: torch.Tensor | None) -> None:
+    weight = torch.randn(20, 96, generator=torch.Generator().manual_seed(0))
+    weight[:, 32:64] *= 5
+    scheme = Scheme(4, 32, progressive=True)
+    grid = fit_grid(weight, scheme, importance, torch.bfloat16)
+    assert grid.unit is not None
+    ratios = grid.scales / grid.unit
+    assert (ratios - ratios.round()).abs().max() < 0.1  # the product is rounded to bfloat16 again
+    assert ratios.abs().round().amax(0).eq(15).all()
+    free = fit_grid(weight, Scheme(4, 32), importance, torch.bfloat16)
+    assert ((grid.scales - free.scales).abs() <= 0.52 * grid.unit).all()
+
+
+def test_progressive_bytes_need_few_levels() -> None:
+    for wrong in (Scheme(8, 32), Scheme(4, -1), Scheme(4, 32, symmetric=False)):
+        with pytest.raises(ValueError, match="progressive scales need"):
+            replace(wrong, progressive=True)
 
 
 @pytest.mark.parametrize("wrong", [{"bits": 5}, {"group_size": 0}, {"group_size": -2}])

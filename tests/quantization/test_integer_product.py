@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -21,8 +23,14 @@ def layer_of(scheme: Scheme, outputs: int, inputs: int, activations: int = 8) ->
     layer = QuantizedLinear.from_codes(
         result.codes, result.grid, scheme, bias, torch.bfloat16, activations=activations
     )
+    return prepared(layer)
+
+
+def prepared(layer: QuantizedLinear) -> QuantizedLinear:
+    """With the product that large layers choose for many rows."""
     layer.prepare()
-    layer.kernel.few_rows = 32  # type: ignore[attr-defined]  # of the kernels that such layers get
+    kernel: Any = layer.kernel
+    kernel.few_rows, kernel.integer = 32, layer.activations == 8
     return layer
 
 
@@ -74,8 +82,7 @@ def test_saved_and_loaded_equal_with_many_rows() -> None:
     again = module_from_spec(layer.spec())
     assert isinstance(again, QuantizedLinear)
     again.load_state_dict(layer.state_dict())
-    again.prepare()
-    assert torch.equal(layer(x), again(x))
+    assert torch.equal(layer(x), prepared(again)(x))
     assert again.spec() == layer.spec()
 
 
@@ -114,8 +121,7 @@ def test_outliers_are_saved_and_multiplied(scheme: Scheme) -> None:
     x[:, [5, 77]] *= 100
     layer = QuantizedLinear(320, 200, scheme, bias=True, dtype=torch.bfloat16, activations=8, outliers=2)
     layer.load_state_dict(plain.state_dict() | {"outliers": torch.tensor([5, 77])})
-    layer.prepare()
-    layer.kernel.few_rows = 32  # type: ignore[attr-defined]
+    prepared(layer)
     assert layer.bias is not None
     exact = x.float() @ layer.dense().float().T + layer.bias.float()
     small = x.clone()
@@ -124,8 +130,7 @@ def test_outliers_are_saved_and_multiplied(scheme: Scheme) -> None:
     assert share(layer(x).float() - exact, exact) < 1.5e-4
     assert share(layer(small).float() - scale - layer.bias.float(), scale) < 3e-4
     again = module_from_spec(layer.spec())
+    assert isinstance(again, QuantizedLinear)
     again.load_state_dict(layer.state_dict())
-    again.prepare()
-    again.kernel.few_rows = 32
-    assert torch.equal(again(x), layer(x))
+    assert torch.equal(prepared(again)(x), layer(x))
     assert not torch.equal(plain(x), layer(x))
