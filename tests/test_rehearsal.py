@@ -45,6 +45,7 @@ WRONG = [
     [{"pass": "gptq", "group_size": 32}, {"pass": "merge_lora"}],
     [{"pass": "merge_lora"}, {"pass": "gptq", "overrides": [{"match": "llm.*.layers.77.*", "bits": 8}]}],
     [{"pass": "gptq", "group_size": 32}, {"pass": "gptq"}],
+    [{"pass": "merge_lora"}, {"pass": "layer_drop", "part": "llm", "method": "even", "keep": 9}],
 ]
 
 

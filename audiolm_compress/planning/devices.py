@@ -63,17 +63,17 @@ NAMED_DEVICES = (
 def probe_device(device: str | torch.device = "cpu") -> Device:
     """Measure this machine for about a second: reading of 256 MiB, and products of square matrices.
 
-    The best of several runs; on a CPU its own seconds are counted, so that what else runs there disturbs
-    little. A type that the device cannot multiply gets the rate of the next wider one, which is what a
-    program would have to use.
+    The best of several runs. A CPU is timed by the seconds that its threads worked, so that what else runs
+    there disturbs little; for reading, which threads share, that errs to the fast side, as a floor must. A type
+    that the device cannot multiply gets the rate of the next wider one, which a program would have to use.
     """
     device = torch.device(device)
-    bandwidth = _READ_BYTES / _fastest(torch.ones(_READ_BYTES // 4, device=device).sum, device)
+    bandwidth = _READ_BYTES / _fastest(torch.ones(_READ_BYTES // 4, device=device).sum, _seconds(device))
     rates: dict[torch.dtype, float] = {}
     wider = 0.0
     for dtype in (torch.float32, torch.bfloat16, torch.int8):
         try:
-            wider = 2 * _SIDE**3 / _fastest(_product(dtype, device), device)
+            wider = 2 * _SIDE**3 / _fastest(_product(dtype, device), _seconds(device))
         except (RuntimeError, NotImplementedError):
             assert wider, "every device multiplies float32"
         rates[dtype] = wider
@@ -89,19 +89,24 @@ def _product(dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
     return lambda: left @ left
 
 
-def _fastest(run: Callable[[], object], device: torch.device) -> float:
+def _fastest(run: Callable[[], object], now: Callable[[], float]) -> float:
     """Seconds of the quickest of the runs that fit in the time of one measurement."""
     run()
-    best, begin = float("inf"), _seconds(device)
-    while _seconds(device) - begin < _SECONDS:
-        start = _seconds(device)
+    best, begin = float("inf"), now()
+    while now() - begin < _SECONDS:
+        start = now()
         run()
-        best = min(best, _seconds(device) - start)
+        best = min(best, now() - start)
     return best
 
 
-def _seconds(device: torch.device) -> float:
+def _seconds(device: torch.device) -> Callable[[], float]:
+    """A clock: on a CPU the time that each of its threads has worked, else the time when the device is done."""
     if device.type == "cpu":
-        return time.process_time() / torch.get_num_threads()
-    torch.accelerator.synchronize(device)
-    return time.perf_counter()
+        return lambda: time.process_time() / torch.get_num_threads()
+
+    def now() -> float:
+        torch.accelerator.synchronize(device)
+        return time.perf_counter()
+
+    return now
