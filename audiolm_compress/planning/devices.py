@@ -64,7 +64,7 @@ def probe_device(device: str | torch.device = "cpu") -> Device:
     """Measure this machine for about a second: reading of 256 MiB, and products of square matrices.
 
     The best of several runs. A CPU is timed by the seconds that its threads worked, so that what else runs
-    there disturbs little; for reading, which threads share, that errs to the fast side, as a floor must. A type
+    there disturbs little; for reading, which threads share, it errs to the fast side, as floors must. A type
     that the device cannot multiply gets the rate of the next wider one, which a program would have to use.
     """
     device = torch.device(device)
@@ -101,7 +101,7 @@ def _fastest(run: Callable[[], object], now: Callable[[], float]) -> float:
 
 
 def _seconds(device: torch.device) -> Callable[[], float]:
-    """A clock: on a CPU the time that each of its threads has worked, else the time when the device is done."""
+    """A clock: on a CPU the time that each of its threads has worked, else that when the device is done."""
     if device.type == "cpu":
         return lambda: time.process_time() / torch.get_num_threads()
 
