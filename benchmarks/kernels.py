@@ -106,7 +106,8 @@ def point(layer: QuantizedLinear, x: Tensor, dense: float) -> dict[str, Any]:
     for name, settings in products.items():
         with forced(kernel, settings):
             times[name] = milliseconds(partial(layer, x))
-    chosen = list(products)[len(x) > kernel.few_rows]
+    few, integer, sixteen_bit = products
+    chosen = few if len(x) <= kernel.few_rows else integer if kernel.integer else sixteen_bit
     fastest = min(times, key=lambda name: times[name])
     note = ""
     if times[chosen] > NOISE * times[fastest]:
