@@ -227,7 +227,8 @@ class LayerDrop(Pass):
     def _greedy(self, depth: int, loss: LossWithout, context: Context) -> list[dict[str, Any]]:
         """One row a dropped layer, in order."""
         assert self.keep is not None
-        left, rows = list(range(depth)), []
+        left = list(range(depth))
+        rows: list[dict[str, Any]] = []
         context.progress.start(f"layer_drop: {self.part}", sum(range(self.keep + 1, depth + 1)))
         while len(left) > self.keep:
             losses = {}

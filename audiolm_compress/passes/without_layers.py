@@ -64,7 +64,8 @@ def _skipped(layers: Sequence[nn.Module]) -> Iterator[None]:
 @contextmanager
 def _remembered(model: Salmonn, method: str) -> Iterator[Callable[[], None]]:
     """Inside, a method's answers are computed once, in the order of calls; what is yielded starts over."""
-    original, answers, calls = getattr(model, method), [], 0
+    original, calls = getattr(model, method), 0
+    answers: list[Tensor | None] = []
 
     def answer(*args: Any) -> Tensor | None:
         nonlocal calls

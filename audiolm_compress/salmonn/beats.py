@@ -118,6 +118,7 @@ class Beats(nn.Module):
         config = replace(self.config, encoder_layers=count, deep_norm_layers=self.config.trained_layers)
         self.config = self.encoder.config = config
         for layer in self.encoder.layers:
+            assert isinstance(layer, BeatsLayer)
             layer.config = config
 
     def upstream_state_dict(self) -> dict[str, Tensor]:

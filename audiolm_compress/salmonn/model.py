@@ -274,4 +274,3 @@ class Salmonn(Hearing):
 
 def _pad(rows: list[Tensor], value: float, side: str) -> Tensor:
     return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value, padding_side=side)
-

@@ -117,9 +117,7 @@ def test_same_seed_same_result(small_model: Callable[..., Salmonn], context: Con
 def sizes(layers: list[Layer]) -> dict[str, Layer]:
     """By name, without the numbers of inputs that only calibration data can tell, a few bytes a layer."""
     known = [{name: t for name, t in layer.tensors.items() if name != "outliers"} for layer in layers]
-    return {
-        layer.name: replace(layer, tensors=tensors) for layer, tensors in zip(layers, known, strict=True)
-    }
+    return {layer.name: replace(layer, tensors=tensors) for layer, tensors in zip(layers, known, strict=True)}
 
 
 @pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
