@@ -25,6 +25,7 @@ class ForwardContinuation:
         self.logits: Tensor = output.logits[:, -1]
         self._cache = output.past_key_values
 
+    @torch.inference_mode()
     def step(self, tokens: Tensor) -> Tensor:
         """Read one more token of each text, int64 [batch]; logits of the next, [batch, vocabulary]."""
         self._mask = torch.cat((self._mask, self._mask.new_ones((len(tokens), 1))), dim=1)
