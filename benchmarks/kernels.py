@@ -4,7 +4,8 @@
     python benchmarks/kernels.py --shape 2304:9216    # inputs:outputs; prints only
 
 Figures are milliseconds of one call, the least of many, on all cores unless ``--threads`` says so: other
-work on the machine adds to a time and never takes from it. For every point the result names the kernel that a
+work on the machine adds to a time and never takes from it. Rows are single positions, a token of a clip each,
+or the positions of a prompt: their precision differs. For every point the result names the kernel that a
 layer chooses by itself and the fastest one; the note says why where they are not the same. `few_rows` of the
 kernels in quantization/ comes from these tables. Writes results/kernels_cpu.json.
 """
@@ -53,13 +54,13 @@ ALL = 10**9  # rows
 # Name of a product -> settings of the kernel's object that force it.
 PRODUCTS: dict[int, dict[str, dict[str, Any]]] = {
     4: {
-        "int4 product": {"few_rows": ALL},
-        "bytes by bytes": {"few_rows": 0, "integer": True},
+        "int4 product": {"few_rows": ALL, "integer": False},
+        "bytes by bytes": {"integer": True},
         "dequantised tiles (16-bit inputs)": {"few_rows": 0, "integer": False},
     },
     8: {
-        "int8 product": {"few_rows": ALL},
-        "bytes by bytes": {"few_rows": 0, "integer": True},
+        "int8 product": {"few_rows": ALL, "integer": False},
+        "bytes by bytes": {"integer": True},
         "converted (16-bit inputs)": {"few_rows": 0, "integer": False},
     },
 }
@@ -98,8 +99,8 @@ def packed(weight: Tensor, scheme: Scheme) -> QuantizedLinear:
     return layer
 
 
-def point(layer: QuantizedLinear, x: Tensor, dense: float) -> dict[str, Any]:
-    """Times of all products of ``layer`` for ``x``, and which of them it would choose."""
+def point(layer: QuantizedLinear, x: Tensor, dense: float, single: bool) -> dict[str, Any]:
+    """Times of all products of ``layer`` for the rows ``x``, and which it would choose for such positions."""
     kernel: Any = layer.kernel
     products = PRODUCTS[layer.scheme.bits]
     times: dict[str, float] = {}
@@ -107,11 +108,17 @@ def point(layer: QuantizedLinear, x: Tensor, dense: float) -> dict[str, Any]:
         with forced(kernel, settings):
             times[name] = milliseconds(partial(layer, x))
     few, integer, sixteen_bit = products
-    chosen = few if len(x) <= kernel.few_rows else integer if kernel.integer else sixteen_bit
+    chosen = few if len(x) <= kernel.few_rows else sixteen_bit
+    if single:
+        del times[integer]  # of another precision: no choice
+    elif kernel.integer:
+        chosen = integer
     fastest = min(times, key=lambda name: times[name])
     note = ""
     if times[chosen] > NOISE * times[fastest]:
-        note = f"the threshold, {kernel.few_rows} rows, is one for all layers of this size and kind"
+        note = f"the threshold, {kernel.few_rows} rows, is one for all layers of this kind"
+        if chosen == integer:
+            note = "all prompts have 8-bit inputs, short ones too: a clip's result is the same in every batch"
     return {
         "milliseconds": times,
         "chosen": chosen,
@@ -130,7 +137,10 @@ def measure(inputs: int, outputs: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"16-bit Linear": dense}
     for name, scheme in FORMATS.items():
         layer = packed(weight, scheme)
-        figures[name] = {rows: point(layer, x[rows], dense[rows]) for rows in ROWS}
+        for positions in ("single positions", "prompt"):
+            single = positions != "prompt"
+            points = {rows: point(layer, x[rows], dense[rows], single) for rows in ROWS}
+            figures[f"{name}, {positions}"] = points
     int8 = Int8Linear.from_linear(linear)
     int8.prepare()
     times = {rows: milliseconds(partial(int8, x[rows])) for rows in ROWS}

@@ -78,9 +78,9 @@ class Gptq(Pass):
     )
     prefill_activations: Literal[8, 16] = Field(
         8,
-        description="Bits of the inputs of 4- and 8-bit layers where many positions are computed at once; 8 "
-        "rounds each position's to 255 levels, all but 16 inputs of large values, and takes about half the "
-        "time. Single positions are always 16 bit.",
+        description="Bits of the inputs of 4- and 8-bit layers where several positions of a clip are "
+        "computed at once; 8 rounds each position's to 255 levels, all but 16 inputs of large values, and "
+        "takes about half the time. Single positions are always 16 bit, however many clips and beams there are.",
     )
     overrides: tuple[Override, ...] = Field(
         (), description="Exceptions by name; the last that matches counts."

@@ -18,7 +18,7 @@ _int4_product = torch.ops.aten._weight_int4pack_mm_for_cpu.default
 
 
 class Int4Cpu:
-    """PyTorch's int4 matmul for few rows, products of bytes or dequantised tiles for many; bfloat16 only.
+    """Products of bytes, or for 16-bit inputs PyTorch's int4 matmul and dequantised tiles; bfloat16 only.
 
     The weights lie in tiles of ``tile`` outputs, each [in, tile / 2] bytes: low nibbles are the first half of
     the tile's outputs, high nibbles the second. Narrower last groups and odd numbers of outputs are filled
@@ -26,16 +26,11 @@ class Int4Cpu:
     """
 
     name = "int4 matmul (CPU)"
+    few_rows = 128  # above, dequantised tiles are faster (benchmarks/kernels.py)
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         self.integer = shape.activations == 8 and shape.scheme.symmetric
-        weights = shape.in_features * shape.out_features
-        # Above, the other way is faster (benchmarks/kernels.py); small layers pay for its many calls.
-        self.few_rows = 128
-        if self.integer:
-            progressive = shape.scheme.progressive
-            self.few_rows = 16 + 20_000_000 // weights if progressive else 28 + 28_000_000 // weights
         width, filled = shape.scheme.width(shape.in_features), -(-shape.in_features // 32) * 32
         sizes = (width, 256, 128, 64, 32) if width in (32, 64, 128, 256) else (256, 128, 64, 32)
         # The product's own group size: the scheme's, or for whole rows the largest that divides them.
@@ -80,13 +75,11 @@ class Int4Cpu:
             stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
         return stored
 
-    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
-        """Few rows by the int4 product; many tile by tile, so that what is unpacked stays in the cache."""
+    def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
+        """Products of bytes; for 16-bit inputs the int4 product, or for many one tile after the other."""
         rows, inputs = x.shape
         x = x.contiguous() if inputs == self.columns else F.pad(x, (0, self.columns - inputs))
-        if rows <= self.few_rows:
-            y = _int4_product(x, buffers["packed"], self.group, buffers["scales"])
-        elif self.integer:
+        if self.integer and not single:
             y = x.new_empty(rows, self.outputs)
             multiply(
                 round_rows(x, buffers.get("outliers")),
@@ -94,6 +87,8 @@ class Int4Cpu:
                 self._ratios(buffers),
                 y,
             )
+        elif rows <= self.few_rows:
+            y = _int4_product(x, buffers["packed"], self.group, buffers["scales"])
         else:
             y = x.new_empty(rows, self.outputs)
             for start, tile in self._dense_tiles(buffers):
@@ -196,14 +191,14 @@ class Int4Cuda:
             stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
         return stored
 
-    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
         """The int4 product for any number of rows."""
         return torch._weight_int4pack_mm(x.contiguous(), buffers["packed"], self.group, buffers["scales"])
 
     def dense(self, buffers: Buffers) -> Tensor:
         """Unit vectors through the product."""
         eye = torch.eye(self.shape.in_features, dtype=torch.bfloat16, device=buffers["packed"].device)
-        return self.linear(buffers, eye).T
+        return self.linear(buffers, eye, single=False).T
 
 
 @lru_cache(maxsize=1)

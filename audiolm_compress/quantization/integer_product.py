@@ -1,4 +1,4 @@
-"""Many rows times packed 4-bit weights: products of 8-bit integers, made of the packed weights on the way.
+"""Many positions times packed 4-bit weights: products of bytes, made of the packed weights on the way.
 
 A dense product of 16-bit numbers takes longer than one of bytes, and making 16-bit weights of packed
 ones costs as much again. So the inputs are rounded to 8 bit row by row, and the codes become bytes by

@@ -23,8 +23,8 @@ Buffers = Mapping[str, Tensor]
 class Shape(NamedTuple):
     """What a kernel must know of its layer.
 
-    ``activations`` are the bits of an input value where many rows are multiplied: 16, or 8 with a scale a
-    row. Few rows, such as a token at a time, are always 16 bit.
+    ``activations`` are the bits of an input value where several positions of a sequence are computed at once:
+    16, or 8 with a scale a position. Single positions, such as a token at a time, are always 16 bit.
     """
 
     in_features: int
@@ -53,8 +53,12 @@ class Kernel(Protocol):
         ``multiples`` int8 [groups, out].
         """
 
-    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
-        """``x`` [rows, in] times the weights: [rows, out]; without gradient."""
+    def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
+        """``x`` [rows, in] times the weights: [rows, out]; without gradient.
+
+        ``single`` rows are one position each of their sequences, whose inputs stay 16 bit. The number of rows
+        may decide among products of equal precision only: a clip's result must not depend on its neighbours.
+        """
 
     def dense(self, buffers: Buffers) -> Tensor:
         """The weights, [out, in], in the dtype of the scales."""
@@ -98,7 +102,7 @@ class Dequantize:
         """The stored form itself."""
         return _only_stored(buffers)
 
-    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
         """Multiply with the dequantised matrix."""
         return F.linear(x, self.dense(buffers))
 
@@ -122,8 +126,6 @@ class Int8Cpu:
         self.shape = shape
         # Rounding the inputs pays where there are weights enough (benchmarks/kernels.py).
         self.integer = shape.activations == 8 and shape.in_features * shape.out_features >= 500_000
-        if self.integer:
-            self.few_rows = 8  # above, the product of bytes is faster
 
     @staticmethod
     def fits(scheme: Scheme, in_features: int) -> bool:
@@ -145,14 +147,14 @@ class Int8Cpu:
         codes = buffers["packed"].view(torch.uint8) ^ 128
         return {"qweight": pack(codes.T, 8), "scales": buffers["scales"][None].clone()}
 
-    def linear(self, buffers: Buffers, x: Tensor) -> Tensor:
-        """Few rows by the int8 product; many by one of bytes, or a dense one, whose outputs are scaled."""
-        if len(x) <= self.few_rows:
-            return torch._weight_int8pack_mm(x.contiguous(), buffers["packed"], buffers["scales"])
-        if self.integer:
+    def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
+        """Products of bytes; for 16-bit inputs the int8 product, or for many a dense one that is scaled."""
+        if self.integer and not single:
             rounded = round_rows(x, buffers.get("outliers"))
             y = rounded.times(buffers["packed"].T).float()
             return y.mul_(buffers["scales"]).mul_(rounded.scales).to(x.dtype)
+        if len(x) <= self.few_rows:
+            return torch._weight_int8pack_mm(x.contiguous(), buffers["packed"], buffers["scales"])
         return F.linear(x, buffers["packed"].to(x.dtype)).mul_(buffers["scales"])
 
     def dense(self, buffers: Buffers) -> Tensor:

@@ -40,8 +40,9 @@ class QuantizedLinear(nn.Module):
     ) -> None:
         """Make a layer with empty weights, ready for ``load_state_dict``.
 
-        ``activations`` are the bits of the inputs where many rows are multiplied: 8 lets kernels round them
-        to 255 levels a row for products of integers, all but ``outliers`` of them, which get 15 bits.
+        ``activations`` are the bits of the inputs where several positions are computed at once: 8 lets
+        kernels round them to 255 levels a position for products of integers, all but ``outliers`` of them,
+        which get 15 bits.
         """
         super().__init__()
         self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
@@ -126,13 +127,17 @@ class QuantizedLinear(nn.Module):
         return self.kernel.dense(self._weights())
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` [..., in] -> [..., out]."""
+        """``x`` [..., positions, in] -> [..., positions, out].
+
+        A length of one in three or more dimensions, or a lone vector, are single positions: their inputs are
+        never rounded to 8 bit. Rows in two dimensions are the positions of one sequence.
+        """
         buffers = self._weights()
         rows = x.to(buffers["scales"].dtype).reshape(-1, self.in_features)
         if x.requires_grad and torch.is_grad_enabled():  # the packed products have no backward
             y = nn.functional.linear(rows, self.dense())
         else:
-            y = self.kernel.linear(buffers, rows)
+            y = self.kernel.linear(buffers, rows, single=x.dim() == 1 or (x.dim() > 2 and x.shape[-2] == 1))
         if self.bias is not None:
             y = y + self.bias
         return y.to(x.dtype).view(*x.shape[:-1], self.out_features)

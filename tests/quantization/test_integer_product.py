@@ -27,10 +27,10 @@ def layer_of(scheme: Scheme, outputs: int, inputs: int, activations: int = 8) ->
 
 
 def prepared(layer: QuantizedLinear) -> QuantizedLinear:
-    """With the product that large layers choose for many rows."""
+    """With the product that large layers choose for many positions."""
     layer.prepare()
     kernel: Any = layer.kernel
-    kernel.few_rows, kernel.integer = 32, layer.activations == 8
+    kernel.integer = layer.activations == 8
     return layer
 
 
@@ -66,6 +66,21 @@ def test_a_row_does_not_depend_on_its_neighbours(scheme: Scheme) -> None:
     assert torch.equal(y[300:900], layer(x[300:900]))
     assert layer.bias is not None
     assert torch.equal(y[7], layer.bias)
+
+
+@pytest.mark.parametrize("scheme", FORMATS, ids=str)
+def test_the_length_decides_on_precision_and_not_the_batch(scheme: Scheme) -> None:
+    layer, same = layer_of(scheme, 200, 320), layer_of(scheme, 200, 320, activations=16)
+    prompts = rows_of(320, 200).view(40, 5, 320)
+    together = layer(prompts)
+    assert all(torch.equal(layer(prompt[None])[0], y) for prompt, y in zip(prompts, together, strict=True))
+    assert torch.equal(layer(prompts[0]), together[0])
+    assert not torch.equal(together, same(prompts))
+    tokens = rows_of(320, 130)[:, None]  # more rows than the products for few take
+    for count in (1, 40, 130):
+        assert torch.equal(layer(tokens[:count]), same(tokens[:count]))
+        torch.testing.assert_close(layer(tokens[:count]), layer(tokens)[:count], rtol=0.016, atol=0.1)
+    assert torch.equal(layer(tokens[0, 0]), layer(tokens[:1])[0, 0])
 
 
 @pytest.mark.parametrize("scheme", FORMATS, ids=str)
