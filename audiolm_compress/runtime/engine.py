@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audiolm_compress.runtime.cache import STEP, Cache
 from audiolm_compress.runtime.compiled import COLUMNS, CompiledSteps
 from audiolm_compress.runtime.decoder import Decoder
-from audiolm_compress.runtime.prefixes import Prefixes
+from audiolm_compress.runtime.prefixes import Prefixes, columns_of
 
 
 class Continuation:
@@ -74,14 +76,13 @@ class Engine:
         Returns:
             Logits of the next token [batch, vocabulary], and the texts to read on.
         """
-        batch, length = mask.shape
-        longest = max(map(len, prefixes)) if prefixes else 0
-        columns = longest + length + room
+        begun = prefixes if prefixes and any(prefixes) else None
+        columns = room + (columns_of(begun, mask) if begun else mask.shape[1])
         if self.compiled is not None:
             columns = -(-columns // COLUMNS) * COLUMNS
-        cache = self.decoder.new_cache(batch, columns)
-        if prefixes:
-            rest = self.prefixes.begin(prefixes, embeds, mask, cache)
+        cache = self.decoder.new_cache(len(mask), columns)
+        if begun:
+            rest = self.prefixes.begin(begun, embeds, mask, cache)
             embeds, mask = rest.embeds, rest.mask
         logits = self.decoder.read(embeds, mask, cache)
         return logits, Continuation(self.compiled or self.decoder, cache)
@@ -98,14 +99,25 @@ def engine_of(llm: PreTrainedModel, *, compiled: bool = False) -> Engine:
     return engine
 
 
+def forget(llm: nn.Module) -> None:
+    """Drop the engine of ``llm``, if there is one: it would keep modules that are replaced in memory."""
+    _ENGINES.pop(llm, None)
+
+
 class _Weights:
-    """What shows that a module's tensors are still the same objects with the same content."""
+    """What shows that a model still computes the same: its tensors, and how it uses them."""
 
     def __init__(self, module: nn.Module) -> None:
         self._marks = [(weakref.ref(tensor), *_state(tensor)) for tensor in _tensors(module)]
+        self._switches = _switches(module)
 
     def unchanged(self, module: nn.Module) -> bool:
-        """Whether nothing was replaced, moved or written to; writing through ``.data`` cannot be seen."""
+        """Whether nothing was replaced, moved, written to or switched.
+
+        Writing through ``.data`` cannot be seen.
+        """
+        if _switches(module) != self._switches:
+            return False
         marks = iter(self._marks)
         for tensor in _tensors(module):
             mark = next(marks, None)
@@ -117,6 +129,17 @@ class _Weights:
 def _state(tensor: Tensor) -> tuple[int, int]:
     """Address and number of writes; tensors made in inference mode do not count the latter."""
     return tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version
+
+
+def _switches(module: nn.Module) -> list[Any]:
+    """The kind of attention, and of each adapted layer which adapters work and how strongly."""
+    switches: list[Any] = [getattr(getattr(module, "config", None), "_attn_implementation", None)]
+    for part in module.modules():
+        if isinstance(part, BaseTunerLayer):
+            strengths = dict(getattr(part, "scaling", {}))
+            adapters = tuple(part.active_adapters), tuple(part.merged_adapters)
+            switches.append((part.disable_adapters, *adapters, strengths))
+    return switches
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

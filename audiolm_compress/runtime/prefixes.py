@@ -34,6 +34,12 @@ class Rest:
     mask: Tensor
 
 
+def columns_of(ids: Sequence[tuple[int, ...]], mask: Tensor) -> int:
+    """Columns that a batch takes up: the longest beginning, then the longest rest."""
+    lengths = torch.tensor([len(row) for row in ids], device=mask.device)
+    return int(lengths.max() + (mask.sum(-1) - lengths).max())
+
+
 class Prefixes:
     """The beginnings that a decoder has read, by their token ids; the latest used are kept."""
 
@@ -65,7 +71,7 @@ class Prefixes:
         masks leave the padding out.
 
         Args:
-            ids: of each row's beginning.
+            ids: of each row's beginning; one of them at least is not empty.
             embeds: [batch, length, hidden] of the whole prompts, padded on the left.
             mask: int64 [batch, length].
             cache: empty, of this batch.
@@ -75,8 +81,6 @@ class Prefixes:
         known = torch.tensor(lengths, device=mask.device)
         rests = mask.sum(-1) - known
         length = int(rests.max())
-        if longest == 0:
-            return Rest(embeds, mask)
         for row, prefix in enumerate(ids):
             if prefix:
                 self._copy(self.of(prefix), cache, row)

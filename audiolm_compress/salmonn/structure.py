@@ -17,6 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.quantization.embedding import TiedHead
+from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.connector import Connector
 
@@ -67,6 +68,7 @@ class Structure(nn.Module):
                     f"merge_lora: {name} is a {type(base).__name__}, which a LoRA cannot be folded into; "
                     f"put merge_lora before the pass that replaces it"
                 )
+        forget(self.causal_lm)
         self.llm = self.llm.merge_and_unload()
         for head in [module for module in self.modules() if isinstance(module, TiedHead)]:
             head.embedding_name = _unwrapped(head.embedding_name)
@@ -81,6 +83,7 @@ class Structure(nn.Module):
             name: such as ``llm.model.layers.0.mlp.up_proj``.
             module: a ``ReplacedModule``.
         """
+        forget(self.causal_lm)
         self.set_submodule(name, module)
         self.replaced[name] = module.spec()  # type: ignore[operator]  # nn.Module types every attribute as a module
 
@@ -125,6 +128,7 @@ class Structure(nn.Module):
                 f"{part} has layers 0 to {len(stack) - 1}; asked to keep {kept}; "
                 f"name at least one of them, in ascending order"
             )
+        forget(self.causal_lm)
         name = next(name for name, module in self.named_modules() if module is stack)
         self.set_submodule(name, nn.ModuleList(stack[index] for index in kept))
         for position, index in enumerate(kept):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -17,6 +20,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.runtime import fallback
 from audiolm_compress.runtime.architecture import why_not
 from audiolm_compress.runtime.engine import Engine, engine_of
@@ -130,6 +134,9 @@ def test_kept_beginnings_change_nothing(name: str) -> None:
     assert engine.prefixes.nbytes == 3 * widths
     same = logits(lambda e, m: engine.prefill(e, m, begins[:1]), embeds[:1], mask[:1], tokens[:, :1])
     torch.testing.assert_close(same, whole[:, :1], atol=2e-5, rtol=1e-4)
+    capacities = [engine.prefill(embeds, mask, ids, room=2)[1].cache.capacity for ids in (begins, None)]
+    assert capacities == [3 + 11 + 2, 11 + 2]  # the row without a beginning has the longest rest
+    assert engine.prefill(embeds[:1], mask[:1], begins[:1], room=2)[1].cache.capacity == 11 + 2
 
 
 def test_beams_share_a_prompt() -> None:
@@ -167,6 +174,50 @@ def test_the_engine_follows_the_weights() -> None:
     engine = engine_of(llm)
     add_lora(llm, r=2, lora_alpha=4, lora_dropout=0.0, target_modules=["q_proj"])
     assert engine_of(llm) is not engine
+
+
+def test_replaced_modules_leave_memory(small_model: Callable[[str], Salmonn], clips: list[Tensor]) -> None:
+    """Also those that an engine was made of, without waiting for the next one."""
+    model = small_model("llama")
+    model.merge_lora()
+    model.generate(clips[1:], num_beams=1, max_new_tokens=1)
+    names = [f"llm.model.layers.0.mlp.{name}_proj" for name in ("up", "down")]
+    linears = [weakref.ref(model.get_submodule(name)) for name in names]
+    for name in names:
+        model.replace_module(name, Int8Linear.from_linear(model.get_submodule(name)))
+    gc.collect()
+    assert all(linear() is None for linear in linears)
+
+
+def test_beginnings_follow_the_adapters() -> None:
+    """Kept keys and values are those of the adapters that work, as strongly as they work now."""
+    llm = random_llm(CONFIGS["qwen2"]())
+    adapted = add_lora(llm, r=2, lora_alpha=4, lora_dropout=0.0, target_modules=["v_proj"])
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    embeds, mask, tokens = batch(llm, (0,))
+    begins = ((5, 17, 3, 8),)
+    embeds[0, :4] = llm.get_input_embeddings()(torch.tensor(begins[0]))
+
+    def check() -> Tensor:
+        kept = logits(lambda e, m: engine_of(llm).prefill(e, m, begins), embeds, mask, tokens)
+        whole = logits(lambda e, m: fallback.prefill(llm, e, m), embeds, mask, tokens)
+        torch.testing.assert_close(kept, whole, atol=2e-5, rtol=1e-4)
+        return kept
+
+    working = check()
+    with adapted.disable_adapter():
+        assert not torch.allclose(check(), working, atol=1e-3)
+    torch.testing.assert_close(check(), working)
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(3.0)
+    assert not torch.allclose(check(), working, atol=1e-3)
+    engine = engine_of(llm)
+    llm.config._attn_implementation = "eager"
+    assert engine_of(llm) is not engine
+    check()
 
 
 def test_unknown_models_are_named() -> None:
