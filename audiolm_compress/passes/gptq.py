@@ -80,7 +80,7 @@ class Gptq(Pass):
         8,
         description="Bits of the inputs of 4- and 8-bit layers where several positions of a clip are "
         "computed at once; 8 rounds each position's to 255 levels, all but 16 inputs of large values, and "
-        "takes about half the time. Single positions are always 16 bit, however many clips and beams there are.",
+        "takes about half the time. Single positions, one of each clip and beam, are always 16 bit.",
     )
     overrides: tuple[Override, ...] = Field(
         (), description="Exceptions by name; the last that matches counts."

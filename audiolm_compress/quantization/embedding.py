@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from audiolm_compress.quantization.kernels import Dequantize, Int8Cpu
+from audiolm_compress.quantization.kernels import Dequantize, Int8Cpu, converted_product
 
 
 class QuantizedEmbedding(nn.Module):
@@ -133,5 +133,5 @@ class TiedHead(nn.Module):
         if self.kernel_name != "dequantize" and len(rows) <= Int8Cpu.few_rows and not rows.requires_grad:
             y = torch._weight_int8pack_mm(rows.contiguous(), embedding.codes, embedding.scales)
         else:
-            y = nn.functional.linear(rows, embedding.codes.to(rows.dtype)) * embedding.scales
+            y = converted_product(rows, embedding.codes, embedding.scales)
         return y.view(*x.shape[:-1], embedding.num_embeddings)

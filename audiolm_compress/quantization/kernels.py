@@ -18,6 +18,7 @@ from audiolm_compress.quantization.integer_product import round_rows
 from audiolm_compress.quantization.packing import pack, unpack
 
 Buffers = Mapping[str, Tensor]
+_CHUNK = 2_500_000  # weights converted at a time: in the cache; whole matrices take three times as long
 
 
 class Shape(NamedTuple):
@@ -116,6 +117,15 @@ class Dequantize:
         return weight.T
 
 
+def converted_product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """``x`` [rows, in] times int8 ``codes`` [out, in] and ``scales`` [out], in the dtype of ``x``.
+
+    Codes are converted for some outputs at a time: a head of 256k tokens would take a gigabyte.
+    """
+    chunks = codes.split(max(1, _CHUNK // codes.shape[1]))
+    return torch.cat([F.linear(x, chunk.to(x.dtype)) for chunk in chunks], dim=-1) * scales
+
+
 class Int8Cpu:
     """PyTorch's int8 matmul for whole-row symmetric scales; bfloat16 is its one fast dtype."""
 
@@ -155,7 +165,7 @@ class Int8Cpu:
             return y.mul_(buffers["scales"]).mul_(rounded.scales).to(x.dtype)
         if len(x) <= self.few_rows:
             return torch._weight_int8pack_mm(x.contiguous(), buffers["packed"], buffers["scales"])
-        return F.linear(x, buffers["packed"].to(x.dtype)).mul_(buffers["scales"])
+        return converted_product(x, buffers["packed"], buffers["scales"])
 
     def dense(self, buffers: Buffers) -> Tensor:
         """Bytes times scales."""

@@ -174,3 +174,15 @@ def test_embedding_scales_and_head_reads_its_weights(dtype: torch.dtype) -> None
     tie_heads(again)
     assert torch.equal(again["head"](x), model["head"](x))
     assert torch.equal(again["embedding"](ids), embedding(ids))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_large_head_is_converted_in_chunks(dtype: torch.dtype) -> None:
+    """Beams of a batch: no 16-bit copy of the matrix, and the same logits as one product."""
+    generator = torch.Generator().manual_seed(0)
+    embedding = QuantizedEmbedding.from_weight(torch.randn(13_000, 256, generator=generator).to(dtype))
+    x = torch.randn(40, 1, 256, generator=generator).to(dtype)
+    found = TiedHead("embedding", embedding)(x)
+    assert found.shape == (40, 1, 13_000)
+    expected = x.float() @ embedding.dense().float().T
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.2)
