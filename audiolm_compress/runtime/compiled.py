@@ -25,8 +25,11 @@ COLUMNS = 256  # capacities are multiples of this
 class CompiledSteps:
     """Steps of a decoder, compiled when the first one is asked for.
 
-    Compiling can fail for many reasons outside of this package: no C++ compiler, a kernel that cannot be
-    traced. Steps then run as they are; ``note`` and a warning say why.
+    A step is one graph or none: what Dynamo cannot trace, and more shapes than it compiles, would otherwise
+    run uncompiled without a word. Compiling can fail for many reasons outside of this package too, such as no
+    C++ compiler. Steps then run as they are; ``note`` and a warning say why.
+
+    No CUDA graphs: they need keys and values at one address, and every text has a cache of its own.
 
     Attributes:
         note: what a reader of timings must know.
@@ -34,10 +37,11 @@ class CompiledSteps:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
-        cuda = decoder.device.type == "cuda"
-        mode = "reduce-overhead" if cuda else "default"
-        self.note = f"decode steps of single texts are compiled by torch.compile, mode {mode}"
-        self._compiled = torch.compile(self._token, dynamic=False, mode=mode)
+        from torch._dynamo.exc import FailOnRecompileLimitHit  # takes seconds, and only compiling needs it
+
+        self.note = "decode steps of single texts are compiled by torch.compile"
+        self._compiled = torch.compile(self._token, dynamic=False, fullgraph=True)
+        self._failures = (RuntimeError, FailOnRecompileLimitHit)  # all others of torch.compile are the former
         self._usable = True
 
     @torch.inference_mode()
@@ -52,9 +56,9 @@ class CompiledSteps:
         column = torch.tensor([cache.length], device=tokens.device)
         try:
             logits = self._compiled(tokens, column, cosines, sines, cache.held())
-        except RuntimeError as error:  # all that torch.compile raises of its own is one
+        except self._failures as error:
             self._usable = False
-            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            reason = (str(error.__cause__ or error).strip() or "no reason given").splitlines()[0]
             self.note = f"decode steps are not compiled: {type(error).__name__}: {reason}"
             warnings.warn(self.note, stacklevel=2)
             return self._decoder.step(tokens, cache)

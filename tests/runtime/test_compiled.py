@@ -42,6 +42,22 @@ def logits(engine: Engine, prompts: Any) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside of torch.compile
+def test_what_cannot_be_traced_is_not_compiled_in_pieces() -> None:
+    class Untraceable(torch.nn.GELU):
+        def forward(self, x: Tensor) -> Tensor:
+            torch._dynamo.graph_break()
+            return super().forward(x)
+
+    llm = small_llm(24)
+    llm.model.layers[1].mlp.act_fn = Untraceable()
+    engine = Engine(llm, compiled=True)
+    with pytest.warns(UserWarning, match="decode steps are not compiled: Unsupported"):
+        found = logits(engine, texts(llm))
+    torch.testing.assert_close(found, logits(Engine(llm), texts(llm)), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside of torch.compile
 def test_compiled_steps_give_the_same_logits() -> None:
     llm = small_llm(32)
     engine = engine_of(llm, compiled=True)
@@ -51,7 +67,13 @@ def test_compiled_steps_give_the_same_logits() -> None:
     torch.testing.assert_close(found, logits(Engine(llm), texts(llm)), atol=1e-5, rtol=1e-4)
     assert "torch.compile" in engine.note
     torch.testing.assert_close(logits(engine, texts(llm, 2)), logits(Engine(llm), texts(llm, 2)))
-    assert engine_of(llm, compiled=True) is engine and engine_of(llm) is not engine
+    assert engine_of(llm, compiled=True) is engine
+    import torch._dynamo.config as dynamo
+
+    limited = dynamo.patch(recompile_limit=1)
+    with limited, pytest.warns(UserWarning, match="not compiled: FailOnRecompileLimitHit"):
+        engine.prefill(*texts(llm), room=300)[1].step(torch.tensor([1]))
+    assert engine_of(llm) is not engine
 
 
 @pytest.mark.slow
