@@ -18,7 +18,7 @@ from audiolm_compress.runtime.attention import NOWHERE
 from audiolm_compress.runtime.cache import Cache
 from audiolm_compress.runtime.decoder import Decoder
 
-_KEPT = 16  # beginnings; a prompt whose question stands before the audio has one of its own each time
+KEPT = 16  # beginnings; a prompt whose question stands before the audio has one of its own each time
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Prefixes:
         self._decoder = decoder
         self._read: OrderedDict[tuple[int, ...], Cache] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._read)
+
     @property
     def nbytes(self) -> int:
         """Bytes of all keys and values that are kept."""
@@ -59,7 +62,7 @@ class Prefixes:
             cache = self._decoder.new_cache(1, len(ids))
             self._decoder.read(self._decoder.embed(tokens), torch.ones_like(tokens), cache)
             self._read[ids] = cache
-            if len(self._read) > _KEPT:
+            if len(self._read) > KEPT:
                 self._read.popitem(last=False)
         self._read.move_to_end(ids)
         return self._read[ids]

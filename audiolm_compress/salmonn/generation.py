@@ -28,11 +28,12 @@ _TOLD: WeakSet[nn.Module] = WeakSet()
 
 def runtime_note(model: Salmonn) -> str:
     """How the LLM runs, if it does not run natively as it should; else ""."""
+    uncached = "; the prompt cache is not used" if model.prompt_cache else ""
     if model.runtime.engine == "transformers":
-        return "the LLM runs in transformers' own forward and generate, as asked for"
+        return f"the LLM runs in transformers' own forward and generate, as asked for{uncached}"
     reason = why_not(model.causal_lm)
     if reason:
-        return f"the LLM runs in transformers' own forward and generate: {reason}"
+        return f"the LLM runs in transformers' own forward and generate: {reason}{uncached}"
     return engine_of(model.causal_lm, compiled=True).note if model.runtime.compile else ""
 
 
