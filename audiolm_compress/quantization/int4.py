@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme
-from audiolm_compress.quantization.integer_product import Ratios, multiply, ratios_of, round_rows
+from audiolm_compress.quantization.integer_product import (
+    Ratios,
+    int_mm_is_exact,
+    multiply,
+    ratios_of,
+    round_rows,
+)
 from audiolm_compress.quantization.kernels import Buffers, Shape, scales_to_store, stored_parts
 from audiolm_compress.quantization.packing import pack
 
@@ -30,7 +36,7 @@ class Int4Cpu:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        self.integer = shape.activations == 8 and shape.scheme.symmetric
+        self.integer = shape.activations == 8 and shape.scheme.symmetric and int_mm_is_exact()
         width, filled = shape.scheme.width(shape.in_features), -(-shape.in_features // 32) * 32
         sizes = (width, 256, 128, 64, 32) if width in (32, 64, 128, 256) else (256, 128, 64, 32)
         # The product's own group size: the scheme's, or for whole rows the largest that divides them.

@@ -19,6 +19,7 @@ few rows of w is added, 128 times.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,24 @@ from torch import Tensor
 _CHUNK = 2_500_000  # weights that are bytes at a time: in the shared cache, and few enough calls
 _MOST_SIXTEENTHS = 254  # 8 * 254 / 16 = 127
 _SIGNS = -0x7777777777777778  # 0x88 in each of eight bytes
+
+
+@lru_cache(maxsize=1)
+def int_mm_is_exact() -> bool:
+    """Whether sums of ``torch._int_mm`` are right on this CPU: some products of bytes saturate at 16 bit."""
+    for rows, inputs, outputs in ((1, 64, 64), (3, 65, 17), (33, 320, 200)):
+        codes = torch.full((rows, inputs), 127, dtype=torch.int8)
+        signs = torch.ones(outputs, dtype=torch.int8)
+        signs[::3] = -1
+        weight = (signs * 127).expand(inputs, outputs)
+        expected = (signs.to(torch.int32) * (127 * 127 * inputs)).expand(rows, outputs)
+        try:
+            for arranged in (weight.contiguous(), weight.T.contiguous().T):
+                if not torch.equal(torch._int_mm(codes, arranged), expected):
+                    return False
+        except RuntimeError:  # built without it
+            return False
+    return True
 
 
 class Rounded(NamedTuple):

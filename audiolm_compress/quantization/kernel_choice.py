@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from audiolm_compress.quantization.int4 import Int4Cpu, Int4Cuda, int4_tile
+from audiolm_compress.quantization.integer_product import int_mm_is_exact
 from audiolm_compress.quantization.kernels import Dequantize, Int8Cpu, Kernel, Shape
 
 
@@ -18,10 +19,15 @@ def choose_kernel(shape: Shape, device: torch.device, dtype: torch.dtype) -> tup
             "are dequantised at every use, which may be slower than 16 bit (cast to bfloat16)"
         )
     if device.type == "cpu":
+        warning = ""
+        if shape.activations == 8 and scheme.symmetric and not int_mm_is_exact():
+            warning = (
+                f"{name}: this CPU's product of bytes is not exact; inputs stay 16 bit, which is slower"
+            )
         if Int8Cpu.fits(scheme, shape.in_features):
-            return Int8Cpu(shape), ""
+            return Int8Cpu(shape), warning
         if Int4Cpu.fits(scheme, shape.in_features) and int4_tile():
-            return Int4Cpu(shape), ""
+            return Int4Cpu(shape), warning
     elif device.type == "cuda" and Int4Cuda.fits(shape, device):
         return Int4Cuda(shape), ""
     return Dequantize(shape), (

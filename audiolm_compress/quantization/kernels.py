@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme, multiples
-from audiolm_compress.quantization.integer_product import round_rows
+from audiolm_compress.quantization.integer_product import int_mm_is_exact, round_rows
 from audiolm_compress.quantization.packing import pack, unpack
 
 Buffers = Mapping[str, Tensor]
@@ -135,7 +135,8 @@ class Int8Cpu:
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         # Rounding the inputs pays where there are weights enough (benchmarks/kernels.py).
-        self.integer = shape.activations == 8 and shape.in_features * shape.out_features >= 500_000
+        large = shape.in_features * shape.out_features >= 500_000
+        self.integer = shape.activations == 8 and large and int_mm_is_exact()
 
     @staticmethod
     def fits(scheme: Scheme, in_features: int) -> bool:

@@ -5,9 +5,16 @@ from typing import Any
 import pytest
 import torch
 
-from audiolm_compress.quantization import QuantizedLinear, Scheme, module_from_spec
+from audiolm_compress.quantization import (
+    QuantizedLinear,
+    Scheme,
+    int4,
+    kernel_choice,
+    kernels,
+    module_from_spec,
+)
 from audiolm_compress.quantization.gptq import quantize_rounding
-from audiolm_compress.quantization.integer_product import ratios_of, round_rows
+from audiolm_compress.quantization.integer_product import int_mm_is_exact, ratios_of, round_rows
 
 PROGRESSIVE = Scheme(4, 32, progressive=True)
 FORMATS = [Scheme(4, 32), Scheme(4, 128), PROGRESSIVE, Scheme(4, -1), Scheme(8, -1)]
@@ -149,3 +156,18 @@ def test_outliers_are_saved_and_multiplied(scheme: Scheme) -> None:
     again.load_state_dict(layer.state_dict())
     assert torch.equal(prepared(again)(x), layer(x))
     assert not torch.equal(plain(x), layer(x))
+
+
+@pytest.mark.parametrize("scheme", [Scheme(4, 32), Scheme(8, -1)], ids=str)
+def test_where_products_of_bytes_are_wrong_inputs_stay_sixteen_bit(
+    scheme: Scheme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same, x = layer_of(scheme, 1024, 640, activations=16), rows_of(640)
+    assert int_mm_is_exact()
+    for module in (int4, kernel_choice, kernels):
+        monkeypatch.setattr(module, "int_mm_is_exact", lambda: False)
+    layer = module_from_spec(same.spec() | {"activations": 8})
+    assert isinstance(layer, QuantizedLinear)
+    layer.load_state_dict(same.state_dict())
+    assert "inputs stay 16 bit" in layer.prepare()
+    assert torch.equal(layer(x), same(x))
