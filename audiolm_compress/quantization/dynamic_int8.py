@@ -73,10 +73,13 @@ class Int8Linear(nn.Module):
 
     def prepare(self) -> str:
         """Rearrange the weights for their device's product; return its warning, "" if there is none."""
-        stored = self._stored()
-        self.kernel, warning = choose_product(stored["codes"])
-        self._hold(self.kernel.arrange(**stored))
-        self._prepared = True
+        kernel, warning = choose_product(
+            (self.out_features, self.in_features), self.get_buffer("scales").device
+        )
+        if self._prepared and type(kernel) is type(self.kernel):  # what moves or casts prepares anew
+            return warning
+        self._hold(kernel.arrange(**self._stored()))
+        self.kernel, self._prepared = kernel, True
         return warning
 
     def dense(self) -> Tensor:

@@ -134,14 +134,14 @@ class IntMm:
         return (y if bias is None else y.add_(bias)).to(x.dtype)
 
 
-def choose_product(codes: Tensor) -> tuple[Product, str]:
-    """The product for weights int8 [out, in] on their device, and a warning ("" if none is due)."""
-    kind = codes.device.type
+def choose_product(shape: tuple[int, int], device: torch.device) -> tuple[Product, str]:
+    """The product for weights of ``shape`` [out, in] on ``device``, and a warning ("" if none is due)."""
+    kind = device.type
     if kind == "cpu" and _onednn_is_exact():
         return OneDnn(), ""
     # Both sides must be multiples of 8 there; the product needs compute capability 7.5.
-    even = all(size % 8 == 0 for size in codes.shape)
-    if kind == "cuda" and even and torch.cuda.get_device_capability(codes.device) >= (7, 5):
+    even = all(size % 8 == 0 for size in shape)
+    if kind == "cuda" and even and torch.cuda.get_device_capability(device) >= (7, 5):
         return IntMm(), ""
     return Dequantized(), (
         f"8 bit weights and activations: no integer product on this {kind} device for this shape; weights "

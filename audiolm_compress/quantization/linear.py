@@ -116,9 +116,10 @@ class QuantizedLinear(nn.Module):
 
     def prepare(self) -> str:
         """Rearrange the weights for their device's best kernel; return its warning, "" if there is none."""
-        stored = self._stored()
-        kernel, warning = choose_kernel(self.shape, stored["scales"].device, stored["scales"].dtype)
-        self._hold(kernel.arrange(stored))
+        kernel, warning = choose_kernel(self.shape, self.get_buffer("scales").device, self.dtype)
+        if self._prepared and type(kernel) is type(self.kernel):  # what moves or casts prepares anew
+            return warning
+        self._hold(kernel.arrange(self._stored()))
         self.kernel, self._prepared = kernel, True
         return warning
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from audiolm_compress.quantization import (
+    Int8Linear,
     QuantizedEmbedding,
     QuantizedLinear,
     Scheme,
@@ -186,3 +187,18 @@ def test_a_large_head_is_converted_in_chunks(dtype: torch.dtype) -> None:
     assert found.shape == (40, 1, 13_000)
     expected = x.float() @ embedding.dense().float().T
     torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.2)
+
+
+def test_preparing_again_rearranges_nothing() -> None:
+    linear = nn.Linear(64, 48)
+    model = nn.ModuleDict(
+        {
+            "four": quantized(Scheme(4, 32), 64, 128, torch.bfloat16)[0],
+            "three": quantized(Scheme(3, 32), 64, 128, torch.bfloat16)[0],
+            "encoder": Int8Linear.from_linear(linear),
+        }
+    )
+    warnings = prepare_modules(model)
+    held = {name: id(tensor) for name, tensor in model.named_buffers()}
+    assert prepare_modules(model) == warnings
+    assert {name: id(tensor) for name, tensor in model.named_buffers()} == held
