@@ -48,13 +48,6 @@ def embed_scale(embedding: nn.Module) -> float:
     )
 
 
-def row_error(weight: Tensor, replaced: Tensor) -> float:
-    """|W - Q|^2 / |W|^2."""
-    return float(
-        (weight.float() - replaced.float()).square().sum() / weight.float().square().sum().clamp(min=1e-30)
-    )
-
-
 class QuantizeEmbedding(Pass):
     """Store the LLM's embedding and head in 8 bit; tied ones stay tied."""
 
@@ -78,7 +71,7 @@ class QuantizeEmbedding(Pass):
         scale, weight = embed_scale(embedding), embedding.get_parameter("weight")
         quantized = QuantizedEmbedding.from_weight(weight, scale)
         rows: list[dict[str, Any]] = [
-            {"name": names[id(embedding)], "bits": 8, "error": row_error(weight, quantized.dense())}
+            {"name": names[id(embedding)], "bits": 8, "error": quantized.error(weight)}
         ]
         tied = head.weight is weight
         replacement: TiedHead | QuantizedLinear

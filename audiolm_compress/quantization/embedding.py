@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from audiolm_compress.quantization.kernels import Dequantize, Int8Cpu, converted_product
 
+_PIECE = 16384  # rows in float32 at a time: a vocabulary of 256k would take gigabytes
+
 
 class QuantizedEmbedding(nn.Module):
     """An embedding of bytes with one scale a row: ``codes`` int8 [rows, width], ``scales`` [rows].
@@ -38,15 +40,13 @@ class QuantizedEmbedding(nn.Module):
         """Round ``weight`` [rows, width] to the nearest of 255 levels a row."""
         module = cls(*weight.shape, embed_scale=embed_scale, dtype=weight.dtype)
         weight = weight.detach()
-        scales = (weight.float().abs().amax(1) / 127).to(weight.dtype)
+        largest = torch.cat([part.abs().amax(1) for part in weight.split(_PIECE)])
+        scales = (largest.float() / 127).to(weight.dtype)
         scales = torch.where(scales == 0, torch.ones_like(scales), scales)
         codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-        # In pieces: a 256k vocabulary in float32 would take gigabytes.
-        for rows in torch.arange(len(weight)).split(16384):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            codes[part] = (
-                (weight[part].float() / scales[part, None].float()).round_().clamp_(-127, 127).to(torch.int8)
-            )
+        pieces = zip(codes.split(_PIECE), weight.split(_PIECE), scales.split(_PIECE), strict=True)
+        for into, part, scale in pieces:
+            into.copy_((part.float() / scale[:, None].float()).round_().clamp_(-127, 127))
         module.codes, module.scales = codes, scales
         return module
 
@@ -69,6 +69,18 @@ class QuantizedEmbedding(nn.Module):
     def dense(self) -> Tensor:
         """The weights as a matrix [rows, width], without ``embed_scale``."""
         return self.codes.to(self.scales.dtype) * self.scales[:, None]
+
+    def error(self, weight: Tensor) -> float:
+        """|W - Q|^2 / |W|^2 for what was ``weight``."""
+        lost, all_of_it = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        pieces = zip(
+            weight.detach().split(_PIECE), self.codes.split(_PIECE), self.scales.split(_PIECE), strict=True
+        )
+        for part, codes, scales in pieces:
+            values = part.float()
+            all_of_it += values.square().sum().cpu()
+            lost += (values - (codes.to(scales.dtype) * scales[:, None]).float()).square().sum().cpu()
+        return float(lost / all_of_it.clamp(min=1e-30))
 
     def forward(self, ids: Tensor) -> Tensor:
         """``ids`` [...] -> [..., width]."""

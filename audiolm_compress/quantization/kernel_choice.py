@@ -21,9 +21,7 @@ def choose_kernel(shape: Shape, device: torch.device, dtype: torch.dtype) -> tup
     if device.type == "cpu":
         warning = ""
         if shape.activations == 8 and scheme.symmetric and not int_mm_is_exact():
-            warning = (
-                f"{name}: this CPU's product of bytes is not exact; inputs stay 16 bit, which is slower"
-            )
+            warning = f"{name}: this CPU's product of bytes is not exact; inputs stay 16 bit, which is slower"
         if Int8Cpu.fits(scheme, shape.in_features):
             return Int8Cpu(shape), warning
         if Int4Cpu.fits(scheme, shape.in_features) and int4_tile():

@@ -202,3 +202,13 @@ def test_preparing_again_rearranges_nothing() -> None:
     held = {name: id(tensor) for name, tensor in model.named_buffers()}
     assert prepare_modules(model) == warnings
     assert {name: id(tensor) for name, tensor in model.named_buffers()} == held
+
+
+def test_rows_of_several_pieces_and_their_error() -> None:
+    weight = torch.randn(20_000, 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    embedding = QuantizedEmbedding.from_weight(weight)
+    dense, exact = embedding.dense().double(), weight.double()
+    expected = (dense - exact).square().sum() / exact.square().sum()
+    assert embedding.error(weight) == pytest.approx(float(expected), rel=1e-4)
+    assert 0 < expected < 1e-4
+    assert torch.equal(embedding.dense()[-5:], QuantizedEmbedding.from_weight(weight[-5:]).dense())
