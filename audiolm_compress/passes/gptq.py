@@ -18,6 +18,7 @@ fast kernel exists.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
@@ -34,7 +35,9 @@ from audiolm_compress.planning.sketch import Sketch, empty_linear
 from audiolm_compress.planning.work import Clip
 from audiolm_compress.quantization.blocks import find_blocks, target_linears
 from audiolm_compress.quantization.grids import Scheme
+from audiolm_compress.quantization.kernel_choice import why_sixteen_bit
 from audiolm_compress.quantization.layerwise import Layer, Options, quantize_blocks, quantize_linears
+from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.structure import PARTS
@@ -284,11 +287,21 @@ def _bytes(model: nn.Module) -> int:
     return sum(storages.values())
 
 
+def _ineffective_activations(model: nn.Module) -> list[str]:
+    """A note on the layers whose kernel does not round inputs to 8 bit though it is wanted."""
+    asked = [m for m in model.modules() if isinstance(m, QuantizedLinear) and m.activations == 8]
+    reasons = Counter(reason for layer in asked if (reason := why_sixteen_bit(layer.kernel)))
+    if not reasons:
+        return []
+    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+    return [f"prefill_activations: 8 has no effect in {reasons.total()} of {len(asked)} layers: {counts}"]
+
+
 def _report(
     model: nn.Module, layers: Sequence[Layer], before: int, after: int, skipped: Sequence[str]
 ) -> PassReport:
     """Rows, totals and everything that was not as asked."""
-    notes = prepare_modules(model)
+    notes = [*prepare_modules(model), *_ineffective_activations(model)]
     notes += [
         f"{layer.name}: never called in calibration, so plainly rounded" for layer in layers if not layer.rows
     ]

@@ -9,6 +9,17 @@ from audiolm_compress.quantization.integer_product import int_mm_is_exact
 from audiolm_compress.quantization.kernels import Dequantize, Int8Cpu, Kernel, Shape
 
 
+def why_sixteen_bit(kernel: Kernel) -> str:
+    """Why a kernel's layer computes prompts with 16-bit inputs; "" where it rounds them to 8 bit."""
+    if isinstance(kernel, Int4Cpu | Int8Cpu):
+        if kernel.integer:
+            return ""
+        if not kernel.shape.scheme.symmetric:
+            return "zero points"
+        return "too small to gain" if int_mm_is_exact() else "no exact product of bytes"
+    return "the CUDA kernel takes 16 bit" if isinstance(kernel, Int4Cuda) else "no fast kernel"
+
+
 def choose_kernel(shape: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Kernel, str]:
     """The kernel for a layer on ``device`` in ``dtype``, and a warning ("" if none is due)."""
     scheme = shape.scheme

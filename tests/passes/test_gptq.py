@@ -204,6 +204,26 @@ def test_progressive_scales_and_sixteen_bit_inputs(small_model: Any, context: Co
     assert all(layer.outliers is None for layer in layers.values())
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, ""),
+        ({"symmetric": False}, "zero points"),
+        ({"bits": 3}, "no fast kernel"),
+        ({"bits": 8, "group_size": -1}, "too small to gain"),
+    ],
+)
+def test_eight_bit_inputs_without_effect_are_noted(
+    small_model: Any, context: Context, settings: dict[str, Any], reason: str
+) -> None:
+    model = small_model("llama").to(torch.bfloat16)
+    report = Gptq.model_validate({"group_size": 32} | settings).apply(model, context)
+    count = len(report.modules)
+    notes = [note for note in report.notes if "prefill_activations" in note]
+    assert len(notes) == bool(reason)
+    assert all(f"no effect in {count} of {count} layers: " in note and reason in note for note in notes)
+
+
 def test_outliers_are_the_inputs_of_largest_mean_square() -> None:
     config = LlamaConfig(**SIZES)
     model = language_model(config)
