@@ -38,7 +38,7 @@ from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.kernel_choice import why_sixteen_bit
 from audiolm_compress.quantization.layerwise import Layer, Options, quantize_blocks, quantize_linears
 from audiolm_compress.quantization.linear import QuantizedLinear
-from audiolm_compress.quantization.modules import kernel_report, prepare_modules
+from audiolm_compress.quantization.modules import kernel_report, module_bytes, prepare_modules
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.structure import PARTS
 from audiolm_compress.settings import Settings
@@ -257,7 +257,7 @@ def quantize_llm(
         raise PassError("quantize_llm: no calibration batches; give token ids")
     progress = progress or Silent()
     progress.start("gptq", len(blocks))
-    before = _bytes(model)
+    before = module_bytes(model, set())
     options = Options(lambda name: scheme, model.set_submodule, advance=progress.advance)
     with evaluating(model):
         layers = quantize_blocks(
@@ -266,7 +266,7 @@ def quantize_llm(
             [batch.get("attention_mask") for batch in batches],
             options,
         )
-    return _report(model, layers, before, _bytes(model), [])
+    return _report(model, layers, before, module_bytes(model, set()), [])
 
 
 def _token_batch(batch: Tensor | Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -276,15 +276,6 @@ def _token_batch(batch: Tensor | Mapping[str, Tensor], device: torch.device) -> 
     if "input_ids" not in kept:
         raise PassError(f"quantize_llm: a calibration batch needs input_ids; it has {sorted(fields)}")
     return {name: torch.atleast_2d(tensor) for name, tensor in kept.items()}
-
-
-def _bytes(model: nn.Module) -> int:
-    """Bytes of parameters and buffers, shared storage once."""
-    storages = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-        for t in [*model.parameters(), *model.buffers()]
-    }
-    return sum(storages.values())
 
 
 def _ineffective_activations(model: nn.Module) -> list[str]:

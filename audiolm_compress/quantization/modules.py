@@ -73,6 +73,20 @@ def prepare_modules(model: nn.Module) -> list[str]:
     return [f"{count} layers, {warning}" for warning, count in counts.items()]
 
 
+def module_bytes(module: nn.Module, seen: set[int]) -> int:
+    """Bytes of parameters and buffers, shared storage once; ``seen`` are addresses already counted."""
+    size = 0
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_mkldnn:  # packed by oneDNN: shared with nobody, and without a storage to ask
+            size += tensor.numel() * tensor.element_size()
+            continue
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            size += storage.nbytes()
+    return size
+
+
 def kernel_report(model: nn.Module) -> dict[str, int]:
     """Number of quantised layers by the kernel that computes them."""
     names = [m.kernel.name for m in model.modules() if isinstance(m, QuantizedLinear | Int8Linear)]

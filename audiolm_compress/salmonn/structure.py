@@ -17,6 +17,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.quantization.embedding import TiedHead
+from audiolm_compress.quantization.modules import module_bytes
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.connector import Connector
@@ -163,18 +164,7 @@ class Structure(nn.Module):
     def weight_bytes(self) -> dict[str, int]:
         """Bytes of parameters and buffers by part; storage that two tensors share counts once."""
         seen: set[int] = set()
-        sizes = {}
-        for name, part in self.parts().items():
-            sizes[name] = 0
-            for tensor in [*part.parameters(), *part.buffers()]:
-                if tensor.is_mkldnn:  # packed by oneDNN: shared with nobody, and without a storage to ask
-                    sizes[name] += tensor.numel() * tensor.element_size()
-                    continue
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in seen:
-                    seen.add(storage.data_ptr())
-                    sizes[name] += storage.nbytes()
-        return sizes
+        return {name: module_bytes(part, seen) for name, part in self.parts().items()}
 
 
 def _unwrapped(name: str) -> str:

@@ -19,9 +19,10 @@ from transformers import (
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context
 from audiolm_compress.passes.gptq import Gptq, quantize_llm
-from audiolm_compress.quantization import QuantizedLinear, Scheme
+from audiolm_compress.quantization import Int8Linear, QuantizedLinear, Scheme
 from audiolm_compress.quantization.blocks import find_blocks
 from audiolm_compress.quantization.layerwise import Options, quantize_blocks
+from audiolm_compress.quantization.modules import module_bytes
 
 SIZES = {
     "vocab_size": 90,
@@ -151,6 +152,16 @@ def test_too_little_data_names_both_numbers_and_changes_nothing() -> None:
 def test_impossible_formats(wrong: dict[str, int], message: str) -> None:
     with pytest.raises(PassError, match=message):
         quantize_llm(language_model(GEMMA), tokens(), **wrong)
+
+
+def test_models_with_prepared_int8_layers_are_counted() -> None:
+    model = language_model(GEMMA, torch.bfloat16)
+    extra = Int8Linear.from_linear(nn.Linear(64, 48))
+    model.extra = extra
+    before = extra.prepare(), module_bytes(extra, set())
+    report = quantize_llm(model, tokens(), bits=4, group_size=32)
+    assert report.figures["saved_bytes"] > 0
+    assert before == (extra.prepare(), 64 * 48 + 2 * 4 * 48)  # codes, scales and bias
 
 
 def test_no_batches_and_no_blocks() -> None:
