@@ -13,10 +13,11 @@ its neighbours.
 When it helps: always for the time to the first token, the more the shorter the clips; fewer audio tokens
 also mean a shorter cache. What it costs: a model trained on 30 s meets two things that are new to it.
 Whisper's states near the end of a clip are not quite those that silence behind it gives. And an LLM that
-always read 88 tokens, most of them of silence, now reads fewer, which alone can cost more than the states
-do. Both need training on clips of their own length; the loss on calibration clips before and after says how
-much. No weight changes; small buckets waste less padding, large ones make fewer shapes for kernels that are
-compiled per shape.
+always read 88 tokens, most of them of silence, now reads fewer. What hurts it is less that they are gone than
+that the words behind them move: with ``keep_positions`` instruction and answer stay at the positions that
+they had in training, and those between are empty. What remains, training on clips of their own length wins
+back; the loss on calibration clips before and after says how much it is. No weight changes; small buckets
+waste less padding, large ones make fewer shapes for kernels that are compiled per shape.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.calibration_loss import calibration_loss
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.salmonn.speech import FRAME_SAMPLES
+from audiolm_compress.salmonn.speech import FRAME_SAMPLES, LONGEST_FRAMES
 
 
 class UnpadAudio(Pass):
@@ -40,7 +41,12 @@ class UnpadAudio(Pass):
 
     kind: Literal["unpad_audio"] = Field("unpad_audio", alias="pass")
     bucket_seconds: float = Field(
-        1.0, ge=0.1, le=30, description="Clips are padded to a multiple of this; itself a multiple of 20 ms."
+        5.0, ge=0.1, le=30, description="Clips are padded to a multiple of this; itself a multiple of 20 ms."
+    )
+    keep_positions: bool = Field(
+        True,
+        description="The text behind the audio keeps the position that 30 s of audio tokens gave it; false: "
+        "it follows the audio at once, for a model that was trained so.",
     )
     loss_clips: int = Field(
         32, ge=1, description="Calibration clips, of each task in turn, whose loss is taken before and after."
@@ -61,7 +67,7 @@ class UnpadAudio(Pass):
         Raises:
             PassError: there are no calibration clips.
         """
-        if model.bucket_seconds == self.bucket_seconds:
+        if (model.bucket_seconds, model.audio_positions) == (self.bucket_seconds, self._positions(model)):
             return PassReport(
                 changed=False, summary=f"clips are padded to multiples of {self.bucket_seconds:g} s already"
             )
@@ -73,7 +79,7 @@ class UnpadAudio(Pass):
             figures[f"loss_{when}"] = calibration_loss(model, clips)
             figures[f"tokens_10s_{when}"] = model.token_count(10 * SAMPLE_RATE)
             figures[f"mean_tokens_{when}"] = fmean(model.token_count(length) for length in lengths)
-            model.bucket_seconds = self.bucket_seconds
+            self._change(model)
             context.progress.advance()
         return PassReport(
             changed=True,
@@ -88,7 +94,16 @@ class UnpadAudio(Pass):
     def predict(self, sketch: Sketch) -> None:
         """The clips become shorter."""
         clips = min(self.loss_clips, sketch.calibration_clips)
-        if sketch.model.bucket_seconds != self.bucket_seconds:
-            sketch.run_clips(clips)
-            sketch.model.bucket_seconds = self.bucket_seconds
-            sketch.run_clips(clips)
+        sketch.run_clips(clips)
+        self._change(sketch.model)
+        sketch.run_clips(clips)
+
+    def _change(self, model: Salmonn) -> None:
+        model.audio_positions = self._positions(model)
+        model.bucket_seconds = self.bucket_seconds
+
+    def _positions(self, model: Salmonn) -> int | None:
+        """``Salmonn.audio_positions`` as this pass wants it."""
+        if not self.keep_positions:
+            return None
+        return model.audio_positions or model.connector.config.tokens(LONGEST_FRAMES)

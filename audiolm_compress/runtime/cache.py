@@ -22,6 +22,8 @@ class Cache:
         positions: int64 [batch, capacity]: the position of each column's token, -1 where there is none; None
             as long as every row's column is its position.
         next_positions: int64 [batch], of the next token; None as above.
+        padded: whether some columns hold no token.
+        ahead: how far the next token's position lies beyond its column, at most.
     """
 
     def __init__(self, layers: int, batch: int, capacity: int, device: torch.device) -> None:
@@ -31,6 +33,8 @@ class Cache:
         self.device = device
         self.positions: Tensor | None = None
         self.next_positions: Tensor | None = None
+        self.padded = False
+        self.ahead = 0
 
     @property
     def nbytes(self) -> int:
@@ -88,8 +92,15 @@ class Cache:
                 (self.batch, self.capacity), NOWHERE, dtype=torch.int64, device=self.device
             )
             self.positions[:, : self.length] = torch.arange(self.length, device=self.device)
-        self.positions[:, self.length : self.length + positions.shape[1]] = positions
+        end = self.length + positions.shape[1]
+        self.positions[:, self.length : end] = positions
         self.next_positions = positions[:, -1] + 1
+
+    def place_prompt(self, positions: Tensor) -> None:
+        """``place`` of a prompt's columns, which may hold padding, and whose positions may have gaps."""
+        self.place(positions)
+        self.padded = self.padded or bool((positions == NOWHERE).any())
+        self.ahead = max(0, int(positions.max()) + 1 - self.length - positions.shape[1])
 
     def advance(self, columns: int) -> None:
         """``columns`` new ones have been written in every layer."""

@@ -46,29 +46,30 @@ class Decoder:
         return Cache(len(self.layers), batch, capacity, self.device)
 
     @torch.inference_mode()
-    def read(self, embeds: Tensor, mask: Tensor, cache: Cache) -> Tensor:
+    def read(self, embeds: Tensor, mask: Tensor, cache: Cache, positions: Tensor | None = None) -> Tensor:
         """Read a prompt, or go on with one.
 
         Args:
             embeds: [batch, length, hidden], scaled as the layers want them.
             mask: int64 [batch, length], 1 where there is a token; padding on the left.
             cache: what is there already is the text before.
+            positions: int64 [batch, length], where they have gaps.
 
         Returns:
             Logits of the last position, [batch, vocabulary], in the LLM's dtype.
         """
         length = embeds.shape[1]
         cache.reserve(length)
-        self.rotary.reach(cache.capacity)
         columns = torch.arange(cache.length, cache.length + length, device=self.device)
-        if cache.positions is None and bool(mask.all()):
+        if positions is None and cache.positions is None and bool(mask.all()):
             positions = columns[None]
         else:
-            begin = cache.next_positions
-            start = cache.length if begin is None else begin[:, None]
-            positions = mask.cumsum(-1) - 1 + start
-            cache.place(torch.where(mask.bool(), positions, NOWHERE))
+            if positions is None:
+                begin = cache.next_positions
+                positions = mask.cumsum(-1) - 1 + (cache.length if begin is None else begin[:, None])
+            cache.place_prompt(torch.where(mask.bool(), positions, NOWHERE))
             positions = positions.clamp(min=0)
+        self.rotary.reach(cache.capacity + cache.ahead)
         cosines = self.rotary.cosines[positions][:, :, None]
         sines = self.rotary.sines[positions][:, :, None]
         masks = self._masks(positions, length, cache)
@@ -100,7 +101,7 @@ class Decoder:
             Logits of the next token, [batch, vocabulary], in the LLM's dtype.
         """
         cache.reserve(1)
-        self.rotary.reach(cache.capacity)
+        self.rotary.reach(cache.capacity + cache.ahead)
         at = cache.length
         end = at + 1
         masks: dict[int | None, Tensor | None] = dict.fromkeys((None, *self.windows))
@@ -193,7 +194,7 @@ class Decoder:
         end = cache.length + length
         fused = self.layers[0].fused
         columns = torch.arange(cache.length, end, device=self.device)
-        plain = cache.positions is None
+        plain = not cache.padded
         keys = (
             torch.arange(end, device=self.device)[None]
             if cache.positions is None
@@ -201,7 +202,7 @@ class Decoder:
         )
         masks: dict[int | None, Tensor | None] = {}
         for window in (None, *self.windows):
-            within = window is None or end <= window
+            within = window is None or end + cache.ahead <= window
             if plain and within and (length == 1 or (fused and cache.length == 0)):
                 masks[window] = None
             else:

@@ -64,6 +64,7 @@ class Engine:
         mask: Tensor,
         prefixes: Sequence[tuple[int, ...]] | None = None,
         room: int = STEP,
+        positions: Tensor | None = None,
     ) -> tuple[Tensor, Continuation]:
         """Read a batch of prompts.
 
@@ -72,6 +73,7 @@ class Engine:
             mask: int64 [batch, length], padded on the left.
             prefixes: token ids of each row's constant beginning, to be read once and reused; None reads all.
             room: new tokens that the cache has memory for; it grows when there are more.
+            positions: int64 [batch, length], where they have gaps.
 
         Returns:
             Logits of the next token [batch, vocabulary], and the texts to read on.
@@ -82,9 +84,9 @@ class Engine:
             columns = -(-columns // COLUMNS) * COLUMNS
         cache = self.decoder.new_cache(len(mask), columns)
         if begun:
-            rest = self.prefixes.begin(begun, embeds, mask, cache)
-            embeds, mask = rest.embeds, rest.mask
-        logits = self.decoder.read(embeds, mask, cache)
+            rest = self.prefixes.begin(begun, embeds, mask, cache, positions)
+            embeds, mask, positions = rest.embeds, rest.mask, rest.positions
+        logits = self.decoder.read(embeds, mask, cache, positions)
         return logits, Continuation(self.compiled or self.decoder, cache)
 
 

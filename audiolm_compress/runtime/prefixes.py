@@ -28,10 +28,12 @@ class Rest:
     Attributes:
         embeds: [batch, length, hidden].
         mask: int64 [batch, length].
+        positions: int64 [batch, length], where they have gaps.
     """
 
     embeds: Tensor
     mask: Tensor
+    positions: Tensor | None = None
 
 
 def columns_of(ids: Sequence[tuple[int, ...]], mask: Tensor) -> int:
@@ -67,7 +69,14 @@ class Prefixes:
         self._read.move_to_end(ids)
         return self._read[ids]
 
-    def begin(self, ids: Sequence[tuple[int, ...]], embeds: Tensor, mask: Tensor, cache: Cache) -> Rest:
+    def begin(
+        self,
+        ids: Sequence[tuple[int, ...]],
+        embeds: Tensor,
+        mask: Tensor,
+        cache: Cache,
+        positions: Tensor | None = None,
+    ) -> Rest:
         """Put the beginnings of a batch into its empty cache.
 
         Shorter beginnings are followed by padding, so that the rests start in the same column; positions and
@@ -78,6 +87,7 @@ class Prefixes:
             embeds: [batch, length, hidden] of the whole prompts, padded on the left.
             mask: int64 [batch, length].
             cache: empty, of this batch.
+            positions: int64 [batch, length] of whole prompts, where they have gaps, behind the beginnings.
         """
         lengths = [len(row) for row in ids]
         longest = max(lengths)
@@ -89,11 +99,15 @@ class Prefixes:
                 self._copy(self.of(prefix), cache, row)
         if min(lengths) < longest:
             columns = torch.arange(longest, device=mask.device)
-            cache.place(torch.where(columns < known[:, None], columns, NOWHERE))
+            cache.place_prompt(torch.where(columns < known[:, None], columns, NOWHERE))
             cache.next_positions = known
         cache.advance(longest)
         columns = torch.arange(length, device=mask.device)
-        return Rest(embeds[:, -length:], (columns >= length - rests[:, None]).to(mask.dtype))
+        return Rest(
+            embeds[:, -length:],
+            (columns >= length - rests[:, None]).to(mask.dtype),
+            None if positions is None else positions[:, -length:],
+        )
 
     @staticmethod
     def _copy(prefix: Cache, cache: Cache, row: int) -> None:

@@ -18,7 +18,7 @@ class DecodeSettings(Settings):
     min_length: int = Field(
         1,
         ge=0,
-        description="Shortest answer in tokens, the prompt's and its padding's counted in: 1 asks for nothing.",
+        description="Shortest answer in tokens, those of the prompt and its padding counted in.",
     )
     temperature: float = Field(1.0, gt=0, description="Flattens the distribution that is sampled from.")
     top_p: float = Field(0.9, gt=0, le=1, description="Share of the probability that is sampled from.")

@@ -51,9 +51,10 @@ def runs_natively(model: Salmonn) -> bool:
 def prefill(model: Salmonn, inputs: Inputs, room: int) -> tuple[Tensor, Reading]:
     """Logits of the next token [batch, vocabulary], and the prompts to read on."""
     if not runs_natively(model):
-        return fallback.prefill(model.llm, inputs.embeds, inputs.mask)
+        return fallback.prefill(model.llm, inputs.embeds, inputs.mask, inputs.positions)
     engine = engine_of(model.causal_lm, compiled=model.runtime.compile)
-    return engine.prefill(inputs.embeds, inputs.mask, inputs.prefixes if model.prompt_cache else None, room)
+    prefixes = inputs.prefixes if model.prompt_cache else None
+    return engine.prefill(inputs.embeds, inputs.mask, prefixes, room, inputs.positions)
 
 
 def native_ids(model: Salmonn, inputs: Inputs, settings: DecodeSettings) -> Tensor:
@@ -70,7 +71,9 @@ def native_ids(model: Salmonn, inputs: Inputs, settings: DecodeSettings) -> Tens
     )
     engine = engine_of(model.causal_lm, compiled=model.runtime.compile)
     prefixes = inputs.prefixes if model.prompt_cache else None
-    logits, reading = engine.prefill(inputs.embeds, inputs.mask, prefixes, settings.max_new_tokens)
+    logits, reading = engine.prefill(
+        inputs.embeds, inputs.mask, prefixes, settings.max_new_tokens, inputs.positions
+    )
     find = greedy if settings.num_beams == 1 else beam_search
     return find(logits, reading, search, inputs.mask)
 
@@ -86,6 +89,9 @@ def transformers_ids(
         inputs: prompts.
         settings: of the search.
         streamer: gets the prompt and then every token as it comes (greedy search only).
+
+    Sliding windows shorter than the prompt count columns here and positions in this package's runtime: where
+    un-padded audio leaves a gap (``Salmonn.audio_positions``), ids can differ then.
     """
     ends, pad = end_ids(model)
     config = GenerationConfig(
@@ -97,9 +103,11 @@ def transformers_ids(
     with warnings.catch_warnings(), _without_defaults(model.causal_lm):
         # That the prompt is not counted is what the setting promises.
         warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
+        positions = {} if inputs.positions is None else {"position_ids": inputs.positions}
         return model.llm.generate(
             inputs_embeds=inputs.embeds,
             attention_mask=inputs.mask,
+            **positions,
             generation_config=config,
             streamer=streamer,
         )

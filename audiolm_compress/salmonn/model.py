@@ -22,6 +22,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.runtime.answers import Reading
+from audiolm_compress.runtime.attention import NOWHERE, additive, visible
 from audiolm_compress.runtime.settings import RuntimeSettings
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.connector import Connector
@@ -48,12 +49,14 @@ class Inputs:
         mask: int64 [batch, length].
         labels: in training, int64 [batch, length]; -100 is ignored.
         prefixes: for generation, the token ids of each row before its audio.
+        positions: int64 [batch, length]; None if they are those of the mask, without gaps.
     """
 
     embeds: Tensor
     mask: Tensor
     labels: Tensor | None = None
     prefixes: tuple[tuple[int, ...], ...] | None = None
+    positions: Tensor | None = None
 
 
 class Salmonn(Hearing):
@@ -71,6 +74,8 @@ class Salmonn(Hearing):
         end_symbol: text that ends every answer in training.
         max_text_tokens: longest text in training, end symbol included.
         bucket_seconds: see ``Hearing``.
+        audio_positions: positions that the audio takes up in the LLM however many tokens it has; None: one a
+            token. Set to the tokens of 30 s, the text behind shorter audio stays where it was in training.
         prompt_cache: whether what stands before the audio is read once and its keys and values kept.
 
     Attributes:
@@ -90,6 +95,7 @@ class Salmonn(Hearing):
         end_symbol: str = "</s>",
         max_text_tokens: int = 300,
         bucket_seconds: float | None = None,
+        audio_positions: int | None = None,
         prompt_cache: bool = False,
     ) -> None:
         super().__init__()
@@ -104,6 +110,7 @@ class Salmonn(Hearing):
         self.end_symbol = end_symbol
         self.max_text_tokens = max_text_tokens
         self.bucket_seconds = bucket_seconds
+        self.audio_positions = audio_positions
         self.runtime = RuntimeSettings()
         self.prompt_cache = prompt_cache
 
@@ -146,7 +153,7 @@ class Salmonn(Hearing):
         """
         embedding = self.causal_lm.get_input_embeddings()
         scale = getattr(embedding, "embed_scale", 1.0)
-        rows, labels, starts = [], [], []
+        rows, labels, starts, positions = [], [], [], []
         for index, (before, after) in enumerate(around):
             kept = audio.mask[index].bool()
             heard = audio.embeddings[index][kept]
@@ -156,6 +163,9 @@ class Salmonn(Hearing):
             words = embedding(torch.tensor(start + rest, device=self.device, dtype=torch.int64))
             heard = heard.to(words.dtype) * scale
             rows.append(torch.cat((words[: len(start)], heard, words[len(start) :])))
+            gap = max(0, (self.audio_positions or 0) - len(heard))
+            places = torch.arange(len(rows[-1]), device=self.device)
+            positions.append(places + gap * (places >= len(start) + len(heard)))
             ignored = len(rows[-1]) - len(answer)
             labels.append(torch.tensor([IGNORED] * ignored + answer, device=self.device))
         mask = [torch.ones(len(row), dtype=torch.int64, device=self.device) for row in rows]
@@ -164,6 +174,7 @@ class Salmonn(Hearing):
             _pad(mask, 0, padding_side),
             None if texts is None else _pad(labels, IGNORED, padding_side),
             tuple(starts) if texts is None else None,
+            None if self.audio_positions is None else _pad(positions, 0, padding_side),
         )
 
     def _around(self, examples: Sequence[Example]) -> list[tuple[str, str]]:
@@ -186,7 +197,30 @@ class Salmonn(Hearing):
 
     def score(self, inputs: Inputs) -> Tensor:
         """Logits [batch, length, vocabulary] at every position."""
-        return self.llm(inputs_embeds=inputs.embeds, attention_mask=inputs.mask, use_cache=False).logits
+        return self.llm(
+            inputs_embeds=inputs.embeds,
+            attention_mask=self._attention_mask(inputs),
+            position_ids=inputs.positions,
+            use_cache=False,
+        ).logits
+
+    def _attention_mask(self, inputs: Inputs) -> Tensor | dict[str, Tensor]:
+        """What attention may see; written out where sliding windows meet gaps between positions.
+
+        The LLM learned what a window leaves out by position; transformers would count columns.
+        """
+        config = self.causal_lm.config
+        if inputs.positions is None or "sliding_attention" not in (
+            getattr(config, "layer_types", None) or ()
+        ):
+            return inputs.mask
+        columns = torch.arange(inputs.mask.shape[1], device=self.device)
+        keys = torch.where(inputs.mask.bool(), inputs.positions, NOWHERE)
+        windows = {"full_attention": None, "sliding_attention": config.sliding_window}
+        return {
+            kind: additive(visible(inputs.positions, columns, keys, window), inputs.embeds.dtype)[:, None]
+            for kind, window in windows.items()
+        }
 
     def loss(self, examples: Sequence[Example]) -> Tensor:
         """Mean cross-entropy of the reference texts and their end symbols, over all their tokens."""

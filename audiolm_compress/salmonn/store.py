@@ -137,6 +137,7 @@ def describe(model: Salmonn) -> dict[str, Any]:
         "end_symbol": model.end_symbol,
         "max_text_tokens": model.max_text_tokens,
         "bucket_seconds": model.bucket_seconds,
+        "audio_positions": model.audio_positions,
         "prompt_cache": model.prompt_cache,
         "widths": describe_widths(model.speech_encoder),
         "replaced": model.replaced,
@@ -170,6 +171,7 @@ def build(
         end_symbol=config["end_symbol"],
         max_text_tokens=config["max_text_tokens"],
         bucket_seconds=config.get("bucket_seconds"),
+        audio_positions=config.get("audio_positions"),
         prompt_cache=config.get("prompt_cache", False),
     )
     for name, spec in config["replaced"].items():

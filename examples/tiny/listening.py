@@ -64,7 +64,7 @@ def listen(
         wording(rng.choice(PROMPTS.train[item.clip.task]), text)
         for item, text in zip(items, texts, strict=True)
     ]
-    loss = network.text_loss(tokens, kept, words, corrupt=0.2)
+    loss = network.text_loss(tokens, kept, words, corrupt=0.2, gap=not whole)
     wanted = [targets(item.clip) for item in items]
     if ctc_weight and any(wanted):
         loss = loss + ctc_weight * network.ctc_loss(tokens[:, : int(states.own.max())], states.own, wanted)
@@ -98,7 +98,7 @@ def answers(
         if bank is not None:
             tokens = hear_padded(network, bank, states, random.Random(0))
             kept = torch.full_like(kept, TOKENS)
-        ids = network.greedy(tokens, kept, words, LONGEST_ANSWER)
+        ids = network.greedy(tokens, kept, words, LONGEST_ANSWER, gap=not whole)
         for i, row in zip(chosen, ids, strict=True):
             texts[i] = wording.text(row)
     return texts

@@ -188,7 +188,9 @@ class Network(nn.Module):
         scores = self.units.log_probabilities(tokens[spoken]).transpose(0, 1)
         return F.ctc_loss(scores, flat, own[spoken] * HALVES, lengths, zero_infinity=True)
 
-    def text_loss(self, tokens: Tensor, kept: Tensor, words: list[Words], corrupt: float = 0.0) -> Tensor:
+    def text_loss(
+        self, tokens: Tensor, kept: Tensor, words: list[Words], corrupt: float = 0.0, gap: bool = True
+    ) -> Tensor:
         """Mean cross-entropy of the answers.
 
         Args:
@@ -196,8 +198,9 @@ class Network(nn.Module):
             kept: how many of them each row reads, int64 [batch].
             words: what stands around them; ``before`` has the same length in all rows.
             corrupt: share of the answers' tokens that the model does not get to see, so that it must listen.
+            gap: what follows the audio has the positions of the padded form, however many tokens are kept.
         """
-        hidden, positions, labels, mask = self._layout(tokens, kept, words, corrupt)
+        hidden, positions, labels, mask = self._layout(tokens, kept, words, corrupt, gap)
         base = self.llm.get_base_model() if hasattr(self.llm, "peft_config") else self.llm
         states = base.model(
             inputs_embeds=hidden, attention_mask=mask, position_ids=positions, use_cache=False
@@ -207,14 +210,16 @@ class Network(nn.Module):
         cap = base.config.final_logit_softcapping
         return F.cross_entropy(torch.tanh(logits / cap) * cap, labels[:, 1:][wanted])
 
-    def greedy(self, tokens: Tensor, kept: Tensor, words: list[Words], longest: int) -> list[list[int]]:
+    def greedy(
+        self, tokens: Tensor, kept: Tensor, words: list[Words], longest: int, gap: bool = True
+    ) -> list[list[int]]:
         """The likeliest next token again and again; without a cache, which short texts allow."""
         base = self.llm.get_base_model() if hasattr(self.llm, "peft_config") else self.llm
         written: list[list[int]] = [[] for _ in words]
         ends = torch.tensor([len(w.before) + len(w.after) for w in words]) + kept - 1
         for step in range(longest):
             asked = [Words(w.before, w.after, ids) for w, ids in zip(words, written, strict=True)]
-            hidden, positions, _, mask = self._layout(tokens, kept, asked, 0.0)
+            hidden, positions, _, mask = self._layout(tokens, kept, asked, 0.0, gap)
             states = base.model(
                 inputs_embeds=hidden, attention_mask=mask, position_ids=positions, use_cache=False
             ).last_hidden_state
@@ -226,9 +231,9 @@ class Network(nn.Module):
         return written
 
     def _layout(
-        self, tokens: Tensor, kept: Tensor, words: list[Words], corrupt: float
+        self, tokens: Tensor, kept: Tensor, words: list[Words], corrupt: float, gap: bool
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """Embeddings, positions, labels and masks; positions are those of the padded form."""
+        """Embeddings, positions, labels and masks."""
         base = self.llm.get_base_model() if hasattr(self.llm, "peft_config") else self.llm
         embedding, start = base.get_input_embeddings(), len(words[0].before)
         counts = kept.tolist()
@@ -243,7 +248,7 @@ class Network(nn.Module):
             ids[row, after:end] = torch.tensor(w.after + w.answer)
             labels[row, answer:end] = torch.tensor(w.answer)
             positions[row, :after] = torch.arange(after)
-            positions[row, after:] = torch.arange(length - after) + start + TOKENS
+            positions[row, after:] = torch.arange(length - after) + start + (TOKENS if gap else n)
             is_audio[row, start:after] = True
             valid[row, :end] = True
         if corrupt:

@@ -29,7 +29,7 @@ def test_figures(small_model: Loader, context: Context) -> None:
     """Clips of 10 s and 3.2 s (4 s with the bucket) in equal parts."""
     model = small_model()
     before = calibration_loss(model, context.calibration)
-    report = UnpadAudio().apply(model, context)
+    report = UnpadAudio(bucket_seconds=1.0).apply(model, context)
     assert model.bucket_seconds == 1.0
     figures = dict(report.figures)
     assert figures.pop("loss_before") == pytest.approx(before)
@@ -42,7 +42,7 @@ def test_figures(small_model: Loader, context: Context) -> None:
         "loss_clips": 8,
         "saved_bytes": 0,
     }
-    assert not UnpadAudio().apply(model, context).changed
+    assert not UnpadAudio(bucket_seconds=1.0).apply(model, context).changed
 
 
 def test_saved_with_the_model(small_model: Loader, context: Context, tmp_path: Path) -> None:
