@@ -39,9 +39,10 @@ def embed_scale(embedding: nn.Module) -> float:
     """
     if type(embedding) is nn.Embedding:
         return 1.0
-    scale = getattr(embedding, "embed_scale", None)
+    # The plain number first: an outline has no value in the tensor.
+    scale = getattr(embedding, "scalar_embed_scale", getattr(embedding, "embed_scale", None))
     if isinstance(embedding, nn.Embedding) and isinstance(scale, Tensor | float):
-        return 1.0 if isinstance(scale, Tensor) and scale.is_meta else float(scale)
+        return float(scale)
     raise PassError(
         f"quantize_embedding: the LLM's embedding is a {type(embedding).__name__}, which this pass does "
         "not know; merge adapters of the embedding first"
