@@ -34,15 +34,16 @@ from full_size_models import LLMS, change, upstream, write
 from rich.console import Console
 from rich.table import Table
 
-from audiolm_compress.data.example import SAMPLE_RATE
+from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.measurement.latency import quiet_clock, timed_answer
+from audiolm_compress.measurement.latency import generated_answer, quiet_clock, timed_answer
 from audiolm_compress.measurement.memory import PeakMeter
 from audiolm_compress.passes import Gptq
 from audiolm_compress.planning.layers import file_bytes
 from audiolm_compress.quantization.modules import kernel_report
 from audiolm_compress.recipe import load_recipe
 from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.load import load_model
 
 ROOT = Path(__file__).parent
@@ -55,7 +56,7 @@ def make(arrangement: str, llm: str, layers: int | None, folder: Path) -> dict[s
     """Write the model of an arrangement; what the plan says of its size."""
     sketch = upstream(llm, folder / "configs", layers)
     if arrangement == "seed":
-        change(sketch, Gptq(bits=4, group_size=128))
+        change(sketch, Gptq(bits=4, group_size=128, prefill_activations=16))
     elif arrangement != "upstream":
         for entry in load_recipe(ROOT.parent / "recipes" / f"{arrangement}.yaml").passes:
             change(sketch, entry)
@@ -89,12 +90,19 @@ def measure(folder: Path, runs: int, tokens: int) -> dict[str, Any]:
                 meter.noise_protocol_begins()
                 meter.noise_protocol_ends()
                 result["peak_memory_bytes"] = meter.result().peak
+    peak_30s = meter.result().peak
+    example = Example("noise", noise[SECONDS[0]], "asr", "")
+    generate = DecodeSettings(max_new_tokens=tokens, min_length=0, num_beams=1)
+    with quiet_clock():
+        answers = [generated_answer(model, example, generate) for _ in range(1 + runs)][1:]
+    result["transformers_ttft_10s"] = statistics.median(answer.first for answer in answers)
+    result["transformers_tpot_10s"] = statistics.median(answer.per_token or 0.0 for answer in answers)
     parts = model.weight_bytes()
     return result | {
         "weight_bytes": sum(parts.values()),
         "weight_bytes_by_part": parts,
         "file_bytes": (folder / store.WEIGHTS).stat().st_size,
-        "peak_memory_bytes_30s": meter.result().peak,
+        "peak_memory_bytes_30s": peak_30s,
         "kernels": kernel_report(model),
     }
 

@@ -62,7 +62,7 @@ def transformers_latency(
     """``clips_latency`` with the LLM in transformers' own ``generate``; encoders and prompts are the same."""
 
     def answer(example: Example) -> Answer:
-        return _generated_answer(model, example, _greedy(model, example, settings))
+        return generated_answer(model, example, _greedy(model, example, settings))
 
     return _over_clips(answer, examples, settings, advance, " in transformers' generate")
 
@@ -146,7 +146,8 @@ class _Clock(BaseStreamer):
 
 
 @torch.inference_mode()
-def _generated_answer(model: Salmonn, example: Example, settings: DecodeSettings) -> Answer:
+def generated_answer(model: Salmonn, example: Example, settings: DecodeSettings) -> Answer:
+    """One timed answer by transformers' ``generate``; see ``timed_answer``."""
     gc.collect(0)
     clock = _Clock(model.device)
     begin = _now(model.device)
