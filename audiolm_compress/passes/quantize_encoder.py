@@ -266,7 +266,7 @@ class QuantizeEncoder(Pass):
                 "what they read"
             )
         if worse:
-            notes.append(f"{len(worse)} layers not smoothed, which raised their error: {', '.join(worse)}")
+            notes.append(f"{len(worse)} layers not smoothed, as that raised their error; their rows say which")
         return smoothed, notes
 
 
