@@ -266,7 +266,9 @@ class QuantizeEncoder(Pass):
                 "what they read"
             )
         if worse:
-            notes.append(f"{len(worse)} layers not smoothed, as that raised their error; their rows say which")
+            notes.append(
+                f"{len(worse)} layers not smoothed, as that raised their error: see their rows"
+            )
         return smoothed, notes
 
 

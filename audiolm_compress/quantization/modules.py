@@ -10,9 +10,11 @@ from torch import nn
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.grids import Scheme
+from audiolm_compress.quantization.heap import give_back
 from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.quantization.low_rank import LowRankLinear
 
+_KEPT_AT_MOST = 100 * 2**20  # bytes rearranged before what they leave behind is handed back
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -65,11 +67,16 @@ def tie_heads(model: nn.Module) -> None:
 def prepare_modules(model: nn.Module) -> list[str]:
     """Prepare every quantised layer for its device; the distinct warnings, each with its number of layers."""
     counts: dict[str, int] = {}
+    freed = 0
     kinds = QuantizedLinear | Int8Linear | TiedHead
     for layer in [module for module in model.modules() if isinstance(module, kinds)]:
         warning = layer.prepare()
         if warning:
             counts[warning] = counts.get(warning, 0) + 1
+        freed += sum(buffer.numel() * buffer.element_size() for buffer in layer.buffers())
+        if freed > _KEPT_AT_MOST:
+            give_back()
+            freed = 0
     return [f"{count} layers, {warning}" for warning, count in counts.items()]
 
 

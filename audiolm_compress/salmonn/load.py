@@ -60,7 +60,8 @@ def load_model(
         )
     if dtype is not None:
         model.cast(dtype)
-    return model.to(device)
+    # Moving, even to where they are, rearranges the weights of packed layers.
+    return model if torch.device(device).type == "cpu" else model.to(device)
 
 
 def _from_hub(repository: str) -> Path:

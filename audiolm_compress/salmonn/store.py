@@ -174,8 +174,9 @@ def build(
         audio_positions=config.get("audio_positions"),
         prompt_cache=config.get("prompt_cache", False),
     )
-    for name, spec in config["replaced"].items():
-        model.replace_module(name, module_from_spec(spec))
+    with torch.device("meta"):  # zeros would take as much memory as the weights that come in their place
+        for name, spec in config["replaced"].items():
+            model.replace_module(name, module_from_spec(spec))
     return model
 
 
