@@ -34,7 +34,11 @@ def runtime_note(model: Salmonn) -> str:
     reason = why_not(model.causal_lm)
     if reason:
         return f"the LLM runs in transformers' own forward and generate: {reason}{uncached}"
-    return engine_of(model.causal_lm, compiled=True).note if model.runtime.compile else ""
+    if not model.runtime.compile:
+        return ""
+    if model.audio_positions is not None:
+        return "decode steps are not compiled: un-padded audio leaves a gap between positions"
+    return engine_of(model.causal_lm, compiled=True).note
 
 
 def runs_natively(model: Salmonn) -> bool:

@@ -1,0 +1,18 @@
+"""What the report says of how the LLM runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from audiolm_compress.runtime.settings import RuntimeSettings
+from audiolm_compress.salmonn.generation import runtime_note
+from audiolm_compress.salmonn.model import Salmonn
+
+
+def test_compiling_that_cannot_happen_is_said(small_model: Callable[..., Salmonn]) -> None:
+    model = small_model()
+    assert runtime_note(model) == ""
+    model.audio_positions = 88
+    assert runtime_note(model) == ""
+    model.runtime = RuntimeSettings(compile=True)
+    assert "not compiled" in runtime_note(model)
