@@ -19,9 +19,7 @@ from typing import Any
 from audiolm_compress import Report
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|full size): (?P<file>\S+) -->\n).*?(<!-- end -->)", re.DOTALL
-)
+BLOCK = re.compile(r"(<!-- (?P<kind>report|full size): (?P<file>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COLUMNS = {
     "weights": "weight_bytes",
     "peak memory": "peak_memory_bytes",

@@ -266,9 +266,7 @@ class QuantizeEncoder(Pass):
                 "what they read"
             )
         if worse:
-            notes.append(
-                f"{len(worse)} layers not smoothed, as that raised their error: see their rows"
-            )
+            notes.append(f"{len(worse)} layers not smoothed, as that raised their error: see their rows")
         return smoothed, notes
 
 
