@@ -82,8 +82,8 @@ def apply_recipe(
     device = choose_device(device)
     progress = progress or Silent()
     calibration = load_calibration(recipe, progress)
-    rehearse(recipe, calibration, progress)
     clips = checked_clips(recipe, progress)
+    rehearse(recipe, calibration, progress)
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with whole_folder(target, store.is_model_folder) as work:
         before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)

@@ -52,7 +52,7 @@ def full_size(result: dict[str, Any]) -> str:
             f"{figures[key] / first[key]:.3f}x" if figures is not first else _in_units(key, first[key])
             for key in _COLUMNS.values()
         ]
-        rows.append([f"`{name}`" if (ROOT / "recipes" / f"{name}.yaml").exists() else name, *cells])
+        rows.append([name, *cells])
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
