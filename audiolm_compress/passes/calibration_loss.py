@@ -5,9 +5,11 @@ loss = - sum over text tokens of log p(token | prompt, audio, tokens before it) 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
@@ -32,6 +34,19 @@ def calibration_loss(model: Salmonn, examples: Sequence[Example], batch_size: in
         raise PassError("the calibration loss needs clips, but there are none; give calibration data")
     starts = range(0, len(examples), batch_size)
     return prepared_loss(model, (model.prepare_training(examples[i : i + batch_size]) for i in starts))
+
+
+def clip_losses(model: Salmonn, examples: Sequence[Example]) -> list[Callable[[], Tensor]]:
+    """What each clip adds to ``calibration_loss``: functions that compute it, to be differentiated.
+
+    Clips are computed alone: the graph that leads back through an encoder takes gigabytes for each of them.
+    """
+    tokens = [len(model.answer_ids(example.text)) for example in examples]
+
+    def share(example: Example, count: int) -> Tensor:
+        return model.loss([example]) * (count / sum(tokens))
+
+    return [partial(share, example, count) for example, count in zip(examples, tokens, strict=True)]
 
 
 @torch.no_grad()

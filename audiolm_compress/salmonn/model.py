@@ -157,7 +157,7 @@ class Salmonn(Hearing):
         for index, (before, after) in enumerate(around):
             kept = audio.mask[index].bool()
             heard = audio.embeddings[index][kept]
-            answer = [] if texts is None else self._answer_ids(texts[index])
+            answer = [] if texts is None else self.answer_ids(texts[index])
             start, rest = self._bos() + self._ids(before), self._ids(after) + answer
             starts.append(tuple(start))
             words = embedding(torch.tensor(start + rest, device=self.device, dtype=torch.int64))
@@ -177,6 +177,19 @@ class Salmonn(Hearing):
             None if self.audio_positions is None else _pad(positions, 0, padding_side),
         )
 
+    def training_lengths(self, examples: Sequence[Example]) -> list[int]:
+        """Positions of each example in ``prepare_training``, counted without computing anything."""
+        waveforms = [example.waveform for example in examples]
+        lengths = []
+        for example, (before, after) in zip(examples, self._around(examples), strict=True):
+            text = [*self._bos(), *self._ids(before), *self._ids(after), *self.answer_ids(example.text)]
+            lengths.append(len(text))
+        for indices in self.buckets(waveforms):
+            tokens = self.token_count(max(len(waveforms[index]) for index in indices))
+            for index in indices:
+                lengths[index] += tokens
+        return lengths
+
     def _around(self, examples: Sequence[Example]) -> list[tuple[str, str]]:
         return [self.prompts.around(example.task, None, example.question) for example in examples]
 
@@ -186,7 +199,8 @@ class Salmonn(Hearing):
     def _bos(self) -> list[int]:
         return [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
 
-    def _answer_ids(self, text: str) -> list[int]:
+    def answer_ids(self, text: str) -> list[int]:
+        """What is learnt of a reference text: its tokens and the end symbol's, cut to ``max_text_tokens``."""
         return self._ids(text + self.end_symbol)[: self.max_text_tokens]
 
     # The LLM over prepared inputs

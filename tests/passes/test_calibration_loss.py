@@ -9,7 +9,7 @@ import torch
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context
-from audiolm_compress.passes.calibration_loss import calibration_loss
+from audiolm_compress.passes.calibration_loss import calibration_loss, clip_losses
 from audiolm_compress.salmonn.model import IGNORED, Salmonn
 
 
@@ -34,6 +34,15 @@ def test_mean_over_tokens(small_model: Callable[..., Salmonn], context: Context)
                 if label != IGNORED
             ]
     assert found == pytest.approx(sum(surprises) / len(surprises), rel=1e-5)
+
+
+def test_clips_add_up(small_model: Callable[..., Salmonn], context: Context) -> None:
+    """Texts of different lengths weigh as many tokens as they have."""
+    model, examples = small_model().eval(), context.calibration[:3]
+    with torch.no_grad():
+        added = [loss().item() for loss in clip_losses(model, examples)]
+    assert len(set(added)) == 3
+    assert sum(added) == pytest.approx(calibration_loss(model, examples, batch_size=1), rel=1e-5)
 
 
 def test_no_clips(small_model: Callable[..., Salmonn]) -> None:

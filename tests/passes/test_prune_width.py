@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from audiolm_compress.errors import PassError
@@ -21,7 +23,7 @@ from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.pruning.groups import columns
 from audiolm_compress.pruning.inner import Inner, read_attention, read_ffn
 from audiolm_compress.salmonn import store
-from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.model import IGNORED, Salmonn
 from audiolm_compress.salmonn.outline import outline_model
 from audiolm_compress.salmonn.widths import head_dim, llm_config
 
@@ -137,10 +139,12 @@ def test_planted_units_stay(merged: Loader, two: Context, part: str, importance:
 
 
 def test_taylor_is_weight_times_gradient(merged: Loader, two: Context) -> None:
-    """By hand: the loss of both clips, its gradient, |w g| summed over a channel's weights."""
+    """By hand: the sum of all tokens' losses, its gradient, |w g| summed over a channel's weights."""
     model, reference = merged(), merged()
     reference.requires_grad_(True)
-    reference.loss(two.calibration).backward()
+    for example in two.calibration:
+        logits, labels = reference.logits([example]), reference.prepare_training([example]).labels
+        cross_entropy(logits[0, :-1], labels[0, 1:], ignore_index=IGNORED, reduction="sum").backward()
     settings = {"ffn": 0.5, "round_to": 1, "reconstruct": False, "batch_size": 2}
     PruneWidth(part="speech_encoder", **settings).apply(model, two)
     for old, new in zip(reference.layers("speech_encoder"), model.layers("speech_encoder"), strict=True):
@@ -150,6 +154,19 @@ def test_taylor_is_weight_times_gradient(merged: Loader, two: Context) -> None:
             scores.topk(len(scores) // 2).indices.tolist()
         )
     assert all(p.grad is None and not p.requires_grad for p in model.speech_encoder.parameters())
+
+
+def test_no_more_than_one_clip_has_a_graph(merged: Loader, two: Context) -> None:
+    """What is kept for the backward pass grows with the clips that are computed together."""
+    model, batches = merged(), []
+
+    def note(_: object, args: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            batches.append(len(args[0]))
+
+    model.speech_encoder.conv1.register_forward_pre_hook(note)
+    PruneWidth(part="speech_encoder", ffn=0.5, batch_size=2).apply(model, two)
+    assert batches == [1, 1]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -230,11 +247,15 @@ def test_the_llm_may_be_packed_already(merged: Loader, two: Context) -> None:
 
 
 def test_nothing_to_remove_is_said(merged: Loader, two: Context) -> None:
-    model = merged()
-    assert not PruneWidth(part="llm").apply(model, two).changed
-    report = PruneWidth(part="llm", heads=0.9).apply(model, two)
+    report = PruneWidth(part="llm", heads=0.9).apply(merged(), two)
     assert not report.changed
     assert "rounded to all" in report.notes[0]
+
+
+def test_settings_that_would_remove_nothing() -> None:
+    for settings in ({}, {"ffn": 1.0, "importance": "magnitude"}):
+        with pytest.raises(ValidationError, match="give ffn or heads below 1"):
+            PruneWidth(part="llm", **settings)
 
 
 @pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
