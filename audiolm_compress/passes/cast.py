@@ -4,11 +4,14 @@ Encoders are often left in float32 by habit: Whisper's was the largest item of a
 LLM had 4 bit. bfloat16 keeps float32's range, float16 its precision around one. float16 overflows above
 65504, so after the cast the calibration clips are encoded once more: a part that gives infinities or
 NaN is refused by name instead of being found out by a bad transcript.
+
+Packed weights keep the type that they were quantised in, so the pass stands before those that quantise. That
+matters for the LLM, too: the fast 4-bit kernels take bfloat16 and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -25,7 +28,7 @@ Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
 
 
 @contextmanager
-def watch_overflow(model: Salmonn, parts: tuple[str, ...]) -> Iterator[set[str]]:
+def watch_overflow(model: Salmonn, parts: Sequence[str]) -> Iterator[set[str]]:
     """Collect the names of modules in ``parts`` whose output is not finite while the block runs."""
     found: set[str] = set()
 
@@ -54,8 +57,8 @@ class Cast(Pass):
     """Change the dtype of parts of the model."""
 
     kind: Literal["cast"] = Field("cast", alias="pass")
-    parts: tuple[Part, ...] = Field(
-        ("speech_encoder", "audio_encoder", "connector", "llm"), min_length=1, description="Parts to cast."
+    parts: tuple[Part, ...] | None = Field(
+        None, min_length=1, description="Parts to cast; null for all that exist."
     )
     dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Type of their weights.")
     check_clips: int = Field(8, ge=1, description="Calibration clips to look for overflow with.")
@@ -64,41 +67,56 @@ class Cast(Pass):
         """Cast the parts and run the check.
 
         Raises:
-            PassError: a part does not exist, there is no calibration clip, or an output overflows.
+            PassError: a part does not exist or has packed layers of another type, there is no calibration
+                clip, or an output overflows.
         """
-        self._check_parts(model)
+        parts = self._parts(model)
         if not context.calibration:
             raise PassError("cast: no calibration clip to look for overflow with; give calibration data")
         before = model.weight_bytes()
-        changed = model.cast(getattr(torch, self.dtype), self.parts)
+        changed = {part: count for part in parts if (count := model.cast(getattr(torch, self.dtype), [part]))}
         if not changed:
-            return PassReport(
-                changed=False, summary=f"all weights of {', '.join(self.parts)} are {self.dtype}"
-            )
-        self._check(model, context)
+            return PassReport(changed=False, summary=f"all weights of {', '.join(parts)} are {self.dtype}")
+        self._check(model, parts, context)
         after = model.weight_bytes()
         saved = sum(before.values()) - sum(after.values())
         return PassReport(
             changed=True,
-            summary=f"cast {', '.join(self.parts)} to {self.dtype}",
-            figures={"parameters_cast": changed, "saved_bytes": saved},
+            summary=f"cast {', '.join(changed)} to {self.dtype}",
+            figures={"parameters_cast": sum(changed.values()), "saved_bytes": saved},
         )
 
     def predict(self, sketch: Sketch) -> None:
         """The parts' weights change their type."""
-        self._check_parts(sketch.model)
-        if sketch.model.cast(getattr(torch, self.dtype), self.parts):
+        if sketch.model.cast(getattr(torch, self.dtype), self._parts(sketch.model)):
             sketch.run_clips(min(self.check_clips, sketch.calibration_clips))
 
-    def _check_parts(self, model: Salmonn) -> None:
-        absent = [part for part in self.parts if part not in model.parts()]
+    def _parts(self, model: Salmonn) -> list[str]:
+        """The parts to cast.
+
+        Raises:
+            PassError: a part is missing, or its packed layers would be left in another type.
+        """
+        absent = [part for part in self.parts or () if part not in model.parts()]
         if absent:
             raise PassError(f"cast: the model has no {', '.join(absent)}; it has {', '.join(model.parts())}")
+        parts = [part for part in model.parts() if self.parts is None or part in self.parts]
+        stuck = [
+            f"{count} packed layers of {part} are {str(dtype).removeprefix('torch.')}"
+            for part in parts
+            for dtype, count in model.packed_dtypes(part).items()
+            if dtype != getattr(torch, self.dtype)
+        ]
+        if stuck:
+            raise PassError(
+                f"cast: {', '.join(stuck)} and cannot be cast; put cast before the pass that quantises them"
+            )
+        return parts
 
-    def _check(self, model: Salmonn, context: Context) -> None:
+    def _check(self, model: Salmonn, parts: Sequence[str], context: Context) -> None:
         clips = context.calibration[: self.check_clips]
         context.progress.start("cast: looking for overflow", len(clips))
-        with watch_overflow(model, self.parts) as overflown, torch.inference_mode():
+        with watch_overflow(model, parts) as overflown, torch.inference_mode():
             for example in clips:
                 model.logits([example])
                 context.progress.advance()

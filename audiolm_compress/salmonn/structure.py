@@ -6,6 +6,7 @@ again without the checkpoint that it came from.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -16,7 +17,9 @@ from transformers import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import PassError
-from audiolm_compress.quantization.embedding import TiedHead
+from audiolm_compress.quantization.dynamic_int8 import Int8Linear
+from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
+from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.quantization.modules import module_bytes
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.beats import Beats
@@ -147,11 +150,17 @@ class Structure(nn.Module):
         else:
             _keep_in_config(self.causal_lm.config, kept)
 
+    def packed_dtypes(self, part: str) -> Counter[torch.dtype]:
+        """Floating type -> how many packed layers of a part have it, which ``cast`` cannot change."""
+        packed = (QuantizedLinear, Int8Linear, QuantizedEmbedding)
+        layers = [module for module in self.parts()[part].modules() if isinstance(module, packed)]
+        return Counter(layer.get_buffer("scales").dtype for layer in layers)
+
     def cast(self, dtype: torch.dtype, parts: Sequence[str] = PARTS) -> int:
         """Change the dtype of the parameters of ``parts``; returns how many changed.
 
-        Buffers keep theirs: the scales of packed weights, and computed ones such as rotary frequencies, which
-        lose accuracy in 16 bit.
+        Buffers keep theirs: the scales of packed weights (see ``packed_dtypes``), and computed ones such as
+        rotary frequencies, which lose accuracy in 16 bit.
         """
         changed = 0
         for name, part in self.parts().items():
