@@ -6,7 +6,9 @@ every s frames come
     q * (floor((n - w) / s) + 1)
 
 tokens, with w and s in frames of 20 ms, rounded half to even as upstream's are. A window of 1 s in the place
-of a third of one leaves 30 of 88 tokens of a 30 s clip.
+of a third of one leaves 30 of 88 tokens of a 30 s clip. What stands behind the last window is not heard:
+(n - w) mod s frames, a fraction of a second for short strides, but 14 s of 30 s with windows of 16 s side by
+side. More than 1 s is refused.
 
 When it helps: prefill and cache follow the length of the prompt, of which audio is most. What it costs: no
 weight changes, but the queries were trained on windows of another width, so accuracy falls until the
@@ -31,6 +33,12 @@ from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.speech import FRAME_SAMPLES, LONGEST_FRAMES
 
 _FRAME_SECONDS = FRAME_SAMPLES / SAMPLE_RATE
+_MOST_UNHEARD = 1.0  # s of 30 s: about three words
+
+
+def unheard_seconds(window: int, stride: int) -> float:
+    """What stands behind the last whole window of a 30 s clip, in s; ``window`` and ``stride`` in frames."""
+    return (LONGEST_FRAMES - window) % stride * _FRAME_SECONDS
 
 
 class AudioTokenRate(Pass):
@@ -51,8 +59,8 @@ class AudioTokenRate(Pass):
         """Set the windows; no weight changes.
 
         Raises:
-            PassError: the connector has one window over everything, the windows would leave gaps or give no
-                token, or there are no calibration clips.
+            PassError: the connector has one window over everything, the windows would leave gaps, leave the
+                end of 30 s unheard or give no token, or there are no calibration clips.
         """
         window, stride = self._frames(model.connector.config)
         if (window, stride) == (model.connector.config.window, model.connector.config.stride):
@@ -60,7 +68,7 @@ class AudioTokenRate(Pass):
                 changed=False, summary=f"windows of {window} frames every {stride} are what the model has"
             )
         clips = [context.calibration[index] for index in in_turn(context.calibration, self.loss_clips)]
-        figures: dict[str, float] = {}
+        figures: dict[str, float] = {"unheard_seconds_30s": unheard_seconds(window, stride)}
         context.progress.start("audio_token_rate: loss before and after", 2)
         for when in ("before", "after"):
             figures[f"loss_{when}"] = calibration_loss(model, clips)
@@ -120,5 +128,11 @@ class AudioTokenRate(Pass):
             raise PassError(
                 f"audio_token_rate: windows of {window} frames every {stride} frames leave "
                 f"{stride - window} of them unheard; lower stride_seconds or raise window_seconds"
+            )
+        if (unheard := unheard_seconds(window, stride)) > _MOST_UNHEARD:
+            raise PassError(
+                f"audio_token_rate: windows of {window} frames every {stride} frames leave the last "
+                f"{unheard:.2f} s of 30 s unheard, and at most {_MOST_UNHEARD:.0f} s may be; lower "
+                f"stride_seconds, or let it divide the {LONGEST_FRAMES - window} frames after the first one"
             )
         return window, stride

@@ -67,6 +67,8 @@ def test_saved_with_the_model(small_model: Loader, context: Context, tmp_path: P
         ({"window_seconds": 31.0}, r"window_seconds=31\.0 is longer than the 30 s"),
         ({"stride_seconds": 0.4}, "windows of 17 frames every 20 frames leave 3 of them unheard"),
         ({"window_seconds": 0.2}, "windows of 10 frames every 17 frames leave 7"),
+        ({"window_seconds": 16.0, "stride_seconds": 16.0}, r"the last 14\.00 s of 30 s unheard"),
+        ({"window_seconds": 2.0, "stride_seconds": 1.58}, r"the last 1\.14 s of 30 s unheard"),
     ],
 )
 def test_refusals_change_nothing(
@@ -77,6 +79,24 @@ def test_refusals_change_nothing(
     with pytest.raises(PassError, match=message):
         AudioTokenRate(**settings).apply(model, context)
     assert model.connector.config == model.connector.qformer.config == config
+
+
+@pytest.mark.parametrize(("window", "stride"), [(2.0, 0.34), (7.0, 3.74), (16.0, 14.0)])
+@torch.no_grad()
+def test_what_is_unheard_changes_no_token(
+    small_model: Loader, context: Context, window: float, stride: float
+) -> None:
+    """The frames that the report counts may hold anything; the one before them may not."""
+    model = small_model()
+    report = AudioTokenRate(window_seconds=window, stride_seconds=stride, loss_clips=1).apply(model, context)
+    heard = 1500 - round(report.figures["unheard_seconds_30s"] * 50)
+    config = model.connector.config
+    speech, sound = torch.randn(1, 1500, config.speech_width), torch.randn(1, 1500, config.audio_width)
+    tokens = model.connector(speech, sound)
+    speech[:, heard:] = 1.0
+    assert torch.equal(model.connector(speech, sound), tokens)
+    speech[:, heard - 1] += torch.randn(config.speech_width)
+    assert not torch.equal(model.connector(speech, sound), tokens)
 
 
 def test_one_window_over_everything(small_model: Loader, context: Context) -> None:
