@@ -115,7 +115,7 @@ class QuantizeEncoder(Pass):
             PassError: a part is missing, nothing is left to quantise, a pattern matches nothing, or there are
                 no calibration clips.
         """
-        targets, skipped = self._targets(model)
+        targets, left = self._targets(model)
         if not context.calibration:
             raise PassError("quantize_encoder: no calibration clips; give calibration data")
         before = sum(model.weight_bytes().values())
@@ -145,8 +145,7 @@ class QuantizeEncoder(Pass):
             context.progress.advance()
         notes += [f"{count} layers, {warning}" for warning, count in warnings.items() if warning]
         notes += [f"{row['name']}: never called in calibration" for row in rows if row["error"] is None]
-        if skipped:
-            notes.append(f"{len(skipped)} layers skipped: {', '.join(skipped)}")
+        notes += left
         after = sum(model.weight_bytes().values())
         return PassReport(
             changed=True,
@@ -177,25 +176,30 @@ class QuantizeEncoder(Pass):
             sketch.model.replace_module(name, layer)
 
     def _targets(self, model: Salmonn) -> tuple[dict[str, nn.Linear], list[str]]:
-        """The layers to quantise by full name, and the names of those skipped."""
+        """The layers to quantise by full name, and notes on what is left as it is."""
         present = [part for part in PARTS if part in model.parts()]
         absent = [part for part in self.parts or () if part not in present]
         if absent:
             raise PassError(
                 f"quantize_encoder: the model has no {', '.join(absent)}; it has {', '.join(present)}"
             )
-        found: dict[str, nn.Linear] = {}
-        for part in present if self.parts is None else [part for part in present if part in self.parts]:
-            linears = {
-                f"{part}.{name}": linear
-                for name, linear in target_linears(model.get_submodule(part)).items()
-                if linear.out_features >= _FEWEST_OUTPUTS
-            }
-            if not linears and self.parts is not None:
-                raise PassError(
-                    f"quantize_encoder: {part} has no linear layer left to quantise; take it from the parts"
-                )
-            found |= linears
+        parts = [part for part in present if self.parts is None or part in self.parts]
+        linears = {
+            f"{part}.{name}": linear
+            for part in parts
+            for name, linear in target_linears(model.get_submodule(part)).items()
+        }
+        small = [name for name, linear in linears.items() if linear.out_features < _FEWEST_OUTPUTS]
+        found = {name: linear for name, linear in linears.items() if name not in small}
+        empty = [part for part in parts if not any(name.startswith(f"{part}.") for name in found)]
+        if empty and self.parts is not None:
+            raise PassError(
+                f"quantize_encoder: {empty[0]} has no linear layer left to quantise; take it from the parts"
+            )
+        notes = [f"{part} passed over: it has no linear layer left to quantise" for part in empty]
+        if small:
+            names = ", ".join(small)
+            notes.append(f"{len(small)} layers of fewer than {_FEWEST_OUTPUTS} outputs left alone: {names}")
         if not found:
             raise PassError(
                 f"quantize_encoder: no linear layer is left to quantise in {', '.join(present)}; "
@@ -210,7 +214,9 @@ class QuantizeEncoder(Pass):
         skipped = [name for name in found if any(matches(name, pattern) for pattern in self.skip)]
         if len(skipped) == len(found):
             raise PassError("quantize_encoder: every layer is skipped; remove the pass or a pattern")
-        return {name: linear for name, linear in found.items() if name not in skipped}, skipped
+        if skipped:
+            notes.append(f"{len(skipped)} layers skipped: {', '.join(skipped)}")
+        return {name: linear for name, linear in found.items() if name not in skipped}, notes
 
     def _calibrate(
         self, model: Salmonn, targets: Mapping[str, nn.Linear], context: Context

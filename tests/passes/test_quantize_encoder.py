@@ -96,7 +96,10 @@ def test_every_layer_of_the_encoders_is_replaced(
     ]
     assert set(model.replaced) == set(layers) == {row["name"] for row in report.modules}
     assert {name.partition(".")[0] for name in layers} == set(PARTS)
+    assert left
     assert all(name.endswith("grep_linear") for name in left)
+    names = ", ".join(f"audio_encoder.{name}" for name in left)
+    assert f"{len(left)} layers of fewer than 16 outputs left alone: {names}" in report.notes
     assert all(layer.dtype == dtype for layer in layers.values())
     assert all(0 < row["error"] < 0.005 for row in report.modules)
     assert report.figures["saved_bytes"] > 0
@@ -138,6 +141,16 @@ def test_parts_and_patterns(small_model: Loader, context: Context) -> None:
         QuantizeEncoder(parts=("speech_encoder",), skip=("*.fc1",)).apply(
             _all(small_model(), context), context
         )
+
+
+def test_a_part_without_linear_layers_is_passed_over_and_named(
+    small_model: Loader, context: Context
+) -> None:
+    model = small_model()
+    QuantizeEncoder(parts=("speech_encoder",)).apply(model, context)
+    report = QuantizeEncoder().apply(model, context)
+    assert {row["name"].partition(".")[0] for row in report.modules} == {"audio_encoder", "connector"}
+    assert "speech_encoder passed over: it has no linear layer left to quantise" in report.notes
 
 
 def _all(model: Salmonn, context: Context) -> Salmonn:
