@@ -173,12 +173,12 @@ def plan(
         0.47
     """
     recipe = with_baseline(load_recipe(recipe, overrides), baseline)
-    outline = outline_model(recipe.baseline)
-    sketch = Sketch(outline.model, calibration_texts(recipe), outline.tokenizer_known)
+    device, outline = choose_device(device), outline_model(recipe.baseline)
+    sketch = Sketch(outline.model, calibration_texts(recipe), outline.tokenizer_known, device)
     before = sketch.layers(), Clip.of(sketch.model)
     stages = [_stage("baseline", sketch), *predict_passes(recipe, sketch)]
     after = sketch.layers(), Clip.of(sketch.model)
-    here = probe_device(choose_device(device))
+    here = probe_device(device)
     # The parts that the model began with and those that it ends with need not be the same.
     floors = tuple(
         Floor(

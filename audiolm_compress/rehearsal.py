@@ -4,7 +4,8 @@ A wrong order or an impossible setting is to stop a run in its first seconds, no
 measured and half of the passes are done. Settings that depend on sizes are checked by the passes' ``predict``
 on the real model's outline. Then the passes really run, in order, on a random twin (``salmonn/twin.py``) and
 some clips of noise. The twin's widths are so small that this is data enough: what the run would accept
-is never refused here. The errors are those of the run, with the same positions.
+is never refused here. Whether the run's own clips are data enough for the real widths, ``predict`` counts.
+The errors are those of the run, with the same positions.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def rehearse(
 
     Args:
         recipe: its baseline may be without weights.
-        calibration: the run's clips, whose tasks and texts are taken; without them, every prompt's task.
+        calibration: the run's clips: counted for the real sizes, their tasks and texts taken for the twin;
+            without them, the twin gets every prompt's task.
         progress: shows one line.
 
     Raises:

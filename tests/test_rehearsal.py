@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ WRONG = [
     [{"pass": "merge_lora"}, {"pass": "gptq", "overrides": [{"match": "llm.*.layers.77.*", "bits": 8}]}],
     [{"pass": "gptq", "group_size": 32}, {"pass": "gptq"}],
     [{"pass": "merge_lora"}, {"pass": "layer_drop", "part": "llm", "method": "even", "keep": 9}],
+    [{"pass": "quantize_embedding"}, {"pass": "cast", "parts": ["llm"]}],
 ]
 
 
@@ -63,10 +65,31 @@ def test_errors_are_those_of_the_run(
     assert str(early.value).startswith(f"pass 2 of 2 (after {passes[0]['pass']}): ")
 
 
-def test_little_calibration_data_is_no_reason_to_refuse(parity: Path, examples: list[Example]) -> None:
-    """The twin needs less than the model, and makes its own clips of whatever there is."""
-    recipe = recipe_of(parity / "gemma" / "config.yaml", {"pass": "merge_lora"}, {"pass": "gptq"})
-    assert rehearse(recipe, examples[:1]).reports[1] is not None
+def test_data_that_are_not_there_are_no_reason_to_refuse(parity: Path) -> None:
+    """Only clips with their audio can be counted; the twin needs less than the model, and makes its own."""
+    passes = [{"pass": "merge_lora"}, {"pass": "gptq"}]
+    data = {"calibration_clips": 1}
+    recipe = load_recipe(
+        {"baseline": str(parity / "gemma" / "config.yaml"), "data": data, "passes": passes}
+    )
+    assert rehearse(recipe).reports[1] is not None
+
+
+@pytest.mark.parametrize("variant", ["gemma", "llama"])
+def test_too_little_calibration_data_is_refused_as_the_run_would(
+    small_model: Callable[..., Salmonn], parity: Path, examples: list[Example], variant: str
+) -> None:
+    """A clip of 1 s has fewer positions than a feed-forward has inputs: found without the twin."""
+    unpad = {"pass": "unpad_audio", "bucket_seconds": 1.0}
+    passes = ({"pass": "merge_lora"}, unpad, {"pass": "gptq", "group_size": 32})
+    recipe = recipe_of(parity / variant / "config.yaml", *passes)
+    short = [replace(examples[0], waveform=examples[0].waveform[:16000], text="a")]
+    with pytest.raises(PassError) as late:
+        apply_passes(small_model(variant), recipe, short, Silent())
+    with pytest.raises(PassError) as early:
+        rehearse(recipe, short)
+    assert str(early.value) == str(late.value)
+    assert "needs at least as many calibration positions; found" in str(early.value)
 
 
 class Stranger(Pass):

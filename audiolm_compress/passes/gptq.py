@@ -29,14 +29,20 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
-from audiolm_compress.passes.part_calibration import evaluating, part_calibration
+from audiolm_compress.passes.part_calibration import calibration_positions, evaluating, part_calibration
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch, empty_linear
 from audiolm_compress.planning.work import Clip
 from audiolm_compress.quantization.blocks import find_blocks, target_linears
 from audiolm_compress.quantization.grids import Scheme
-from audiolm_compress.quantization.kernel_choice import why_sixteen_bit
-from audiolm_compress.quantization.layerwise import Layer, Options, quantize_blocks, quantize_linears
+from audiolm_compress.quantization.kernel_choice import choose_kernel, why_sixteen_bit
+from audiolm_compress.quantization.layerwise import (
+    Layer,
+    Options,
+    quantize_blocks,
+    quantize_linears,
+    require_positions,
+)
 from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.quantization.modules import kernel_report, module_bytes, prepare_modules
 from audiolm_compress.salmonn.model import Salmonn
@@ -57,6 +63,16 @@ class Override(Settings):
     bits: Bits | None = Field(None, description="Bits of these layers.")
     group_size: GroupSize | None = Field(None, description="Group size of these layers.")
     symmetric: bool | None = Field(None, description="Symmetry of these layers.")
+
+    @model_validator(mode="after")
+    def _does_one_thing(self) -> Override:
+        names = ("bits", "group_size", "symmetric")
+        changes = [name for name in names if getattr(self, name) is not None]
+        if self.skip and changes:
+            raise ValueError(f"an override cannot skip layers and set {', '.join(changes)}; give one of both")
+        if not self.skip and not changes:
+            raise ValueError("an override must change something; give skip, bits, group_size or symmetric")
+        return self
 
 
 class Gptq(Pass):
@@ -106,7 +122,7 @@ class Gptq(Pass):
             PassError: a part is missing or has no linear layer, an override matches nothing, or there is too
                 little calibration data.
         """
-        targets = self._targets(model)
+        targets, small = self._targets(model)
         schemes = self._schemes(targets)
         if not context.calibration:
             raise PassError("gptq: no calibration clips; give calibration data")
@@ -136,53 +152,82 @@ class Gptq(Pass):
                 layers += quantize_linears(single, run, masks, options) if single else []
         after = sum(model.weight_bytes().values())
         skipped = [name for part in targets.values() for name in part if name not in schemes]
-        return _report(model, layers, before, after, skipped)
+        left = [f"{len(skipped)} layers skipped by overrides: {', '.join(skipped)}"] if skipped else []
+        if small:
+            names = ", ".join(small)
+            left.append(f"{len(small)} layers of fewer than {_FEWEST_OUTPUTS} outputs left alone: {names}")
+        return _report(model, layers, before, after, left)
 
-    def _targets(self, model: Salmonn) -> dict[str, dict[str, nn.Linear]]:
-        """Part -> full name -> linear layer."""
+    def _targets(self, model: Salmonn) -> tuple[dict[str, dict[str, nn.Linear]], list[str]]:
+        """Part -> full name -> linear layer; and the names of those with too few outputs."""
         absent = [part for part in self.parts if part not in model.parts()]
         if absent:
             raise PassError(f"gptq: the model has no {', '.join(absent)}; it has {', '.join(model.parts())}")
         head = model.causal_lm.get_output_embeddings()
         targets: dict[str, dict[str, nn.Linear]] = {}
+        small: list[str] = []
         for part in [part for part in PARTS if part in self.parts]:
             found = {
                 f"{part}.{name}": linear
                 for name, linear in target_linears(model.get_submodule(part)).items()
-                if linear is not head and linear.out_features >= _FEWEST_OUTPUTS
+                if linear is not head
             }
-            if not found:
+            few = [name for name, linear in found.items() if linear.out_features < _FEWEST_OUTPUTS]
+            targets[part] = {name: linear for name, linear in found.items() if name not in few}
+            small += few
+            if not targets[part]:
                 raise PassError(f"gptq: {part} has no linear layer left to quantise; take it from the parts")
-            targets[part] = found
         names = [name for part in targets.values() for name in part]
         for override in self.overrides:
             if not any(matches(name, override.match) for name in names):
                 raise PassError(
                     f"gptq: the override {override.match!r} matches no layer; names look like {names[0]}"
                 )
-        return targets
+        return targets, small
 
     def predict(self, sketch: Sketch) -> None:
         """Packed layers in the place of the targets; time is two passes over the clips and the solver's."""
-        targets = self._targets(sketch.model)
+        targets, _ = self._targets(sketch.model)
         schemes = self._schemes(targets)
-        clip = Clip.of(sketch.model)
+        warnings: Counter[str] = Counter()
         for part, linears in targets.items():
             sketch.run_part(part, 3 * sketch.calibration_clips)
             chosen = {name: linear for name, linear in linears.items() if name in schemes}
-            rows = sketch.calibration_clips * (clip.prompt if part == "llm" else clip.frames)
-            widest = max((linear.in_features for linear in chosen.values()), default=0)
-            if part == "llm" and rows < widest:
-                sketch.notes.append(
-                    f"gptq: a layer has {widest} inputs and needs as many calibration positions; "
-                    f"{sketch.calibration_clips} clips of 10 s give about {rows}, so the run may refuse"
-                )
+            rows = self._positions(sketch, part, chosen)
             for name, linear in chosen.items():
                 # The statistics, of which layers with one input share theirs; factorisation; error feedback.
                 sketch.flops += linear.in_features**2 * (rows + linear.in_features + 4 * linear.out_features)
                 with sketch.empty():
                     packed = empty_linear(linear, schemes[name], self.prefill_activations)
                 sketch.model.replace_module(name, packed)
+                _, warning = choose_kernel(packed.shape, torch.device(sketch.device), packed.dtype)
+                warnings[warning] += 1
+        sketch.notes += [f"{count} layers, {warning}" for warning, count in warnings.items() if warning]
+
+    def _positions(self, sketch: Sketch, part: str, chosen: Mapping[str, nn.Linear]) -> int:
+        """Calibration positions of a part: counted where the data are known, else of clips of 10 s.
+
+        Raises:
+            PassError: the data are known, and too few for the widest layer.
+        """
+        blocks = [f"{part}.{name}." for name in find_blocks(sketch.model.get_submodule(part))]
+        widths = {
+            name: linear.in_features
+            for name, linear in chosen.items()
+            if any(name.startswith(block) for block in blocks)
+        }
+        if widths and sketch.data_known:
+            found = calibration_positions(sketch.model, part, sketch.calibration, self.batch_size)
+            require_positions(widths, found)
+            return found
+        clip, widest = Clip.of(sketch.model), max(widths.values(), default=0)
+        rows = sketch.calibration_clips * (clip.prompt if part == "llm" else clip.frames)
+        if part == "llm" and rows < widest:
+            sketch.notes.append(
+                f"a layer has {widest} inputs and needs as many calibration positions; "
+                f"{sketch.calibration_clips} clips of 10 s give about {rows}, so the run may refuse"
+            )
+        return rows
 
     def _schemes(self, targets: Mapping[str, Mapping[str, nn.Linear]]) -> dict[str, Scheme]:
         """Full name -> scheme of the layers that are not skipped."""
@@ -289,9 +334,9 @@ def _ineffective_activations(model: nn.Module) -> list[str]:
 
 
 def _report(
-    model: nn.Module, layers: Sequence[Layer], before: int, after: int, skipped: Sequence[str]
+    model: nn.Module, layers: Sequence[Layer], before: int, after: int, left: Sequence[str]
 ) -> PassReport:
-    """Rows, totals and everything that was not as asked."""
+    """Rows, totals and everything that was not as asked; ``left`` says so of what was not quantised."""
     notes = [*prepare_modules(model), *_ineffective_activations(model)]
     notes += [
         f"{layer.name}: never called in calibration, so plainly rounded" for layer in layers if not layer.rows
@@ -305,8 +350,7 @@ def _report(
     if raised:
         names = [layer.name for layer in layers if layer.damping in raised]
         notes.append(f"damping raised to at most {raised[-1]} in {len(names)} layers: {', '.join(names)}")
-    if skipped:
-        notes.append(f"{len(skipped)} layers skipped by overrides: {', '.join(skipped)}")
+    notes += left
     learnt = [layer for layer in layers if layer.rows]
     mean = 1 / max(1, len(learnt))
     error, rounding = (

@@ -20,19 +20,45 @@ def part_calibration(
 
     Clips that the model pads to different lengths stand in different batches.
     """
-    if part == "audio_encoder":
-        batch_size = 1  # clips differ in length and nothing says inside which positions are padding
-    batches = [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
+    batches = _batches(part, examples, batch_size)
     if part == "llm":
         inputs = [model.prepare_training(batch) for batch in batches]
         return (lambda index: model.score(inputs[index])), [batch.mask for batch in inputs]
-    clips = [[example.waveform for example in batch] for batch in batches]
-    waveforms = [[batch[index] for index in bucket] for batch in clips for bucket in model.buckets(batch)]
+    waveforms = _heard_together(model, batches)
     if part == "connector":
         states = [(model.encode_speech(batch), model.encode_sound(batch)) for batch in waveforms]
         return (lambda index: model.connect(*states[index])), [None] * len(states)
     encode = model.encode_speech if part == "speech_encoder" else model.encode_sound
     return (lambda index: encode(waveforms[index])), [None] * len(waveforms)
+
+
+def calibration_positions(model: Salmonn, part: str, examples: Sequence[Example], batch_size: int) -> int:
+    """How many positions count in all batches of ``part_calibration``; nothing is computed.
+
+    Args:
+        model: may be an outline.
+        part: the LLM, or one of the encoders, whose blocks read a position a state.
+        examples: with their waveforms.
+        batch_size: as of ``part_calibration``.
+    """
+    batches = _batches(part, examples, batch_size)
+    if part == "llm":
+        return sum(sum(model.training_lengths(batch)) for batch in batches)
+    states = model.frames if part == "speech_encoder" else model.sound_tokens
+    waveforms = _heard_together(model, batches)
+    return sum(len(batch) * states([len(waveform) for waveform in batch]) for batch in waveforms)
+
+
+def _batches(part: str, examples: Sequence[Example], batch_size: int) -> list[Sequence[Example]]:
+    if part == "audio_encoder":
+        batch_size = 1  # clips differ in length and nothing says inside which positions are padding
+    return [examples[start : start + batch_size] for start in range(0, len(examples), batch_size)]
+
+
+def _heard_together(model: Salmonn, batches: Sequence[Sequence[Example]]) -> list[list[Tensor]]:
+    """The waveforms of each batch, in as many as the model pads them to different lengths."""
+    clips = [[example.waveform for example in batch] for batch in batches]
+    return [[batch[index] for index in bucket] for batch in clips for bucket in model.buckets(batch)]
 
 
 @contextmanager

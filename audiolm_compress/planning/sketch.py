@@ -24,6 +24,7 @@ class Sketch:
         model: without weights (``outline_model``). Structural edits work on it as on a real one.
         calibration: the clips that the passes will get; their waveforms may be empty.
         tokenizer_known: False if ``model.tokenizer`` only estimates lengths.
+        device: where the passes will run, which decides on kernels.
         flops: what the pass at hand will compute, for the estimate of time.
         notes: what the pass at hand cannot foresee, in words for the reader.
     """
@@ -31,6 +32,7 @@ class Sketch:
     model: Salmonn
     calibration: Sequence[Example] = ()
     tokenizer_known: bool = True
+    device: str = "cpu"
     flops: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -38,6 +40,12 @@ class Sketch:
     def calibration_clips(self) -> int:
         """How many clips the passes will get; 128, a recipe's default, if they are not known."""
         return len(self.calibration) or 128
+
+    @property
+    def data_known(self) -> bool:
+        """Whether the clips are here with their audio, and tokens can be counted: not so in a plan."""
+        clips = self.calibration
+        return self.tokenizer_known and bool(clips) and all(len(clip.waveform) for clip in clips)
 
     def layers(self) -> list[Layer]:
         """All layers with weights, as they are now."""

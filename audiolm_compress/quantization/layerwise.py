@@ -145,10 +145,17 @@ def _require_enough(
         for inner, linear in target_linears(block).items()
         if options.scheme_of(f"{name}.{inner}") is not None
     }
-    if not widths:
-        return
-    widest = max(widths, key=lambda name: widths[name])
-    if found < widths[widest]:
+    require_positions(widths, found)
+
+
+def require_positions(widths: Mapping[str, int], found: int) -> None:
+    """Refuse if a layer of ``widths`` (full name -> inputs) has more inputs than there are positions.
+
+    Raises:
+        PassError: names the widest layer, its inputs and what was ``found``.
+    """
+    widest = max(widths, key=lambda name: widths[name], default=None)
+    if widest is not None and found < widths[widest]:
         raise PassError(
             f"gptq: {widest} has {widths[widest]} inputs and needs at least as many calibration positions; "
             f"found {found}; give more or longer calibration data"
@@ -177,7 +184,7 @@ def _quantize_stages(
             name not in finished and scheme is not None
         ):  # its forward was never called: no inputs to learn from
             result = quantize_rounding(linear.weight, None, scheme, dtype=linear.weight.dtype)
-            layer, module = _finish(name, linear, result, scheme, rows=0)
+            layer, module = _finish(name, linear, result, scheme, 0, options.activations)
             layers.append(layer)
             finished[name] = module
     return layers, finished
@@ -209,7 +216,7 @@ def _inputs_into(hessian: Hessian, linear: nn.Linear, mask: Tensor | None) -> It
     """Inside, a forward pass ends at ``linear``, and ``hessian`` counts what it was to read."""
 
     def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        hessian.add(_counted(args[0], mask))
+        hessian.add(counted(args[0], mask))
         raise Stop
 
     handle = linear.register_forward_pre_hook(hook)
@@ -219,7 +226,7 @@ def _inputs_into(hessian: Hessian, linear: nn.Linear, mask: Tensor | None) -> It
         handle.remove()
 
 
-def _counted(inputs: Tensor, mask: Tensor | None) -> Tensor:
+def counted(inputs: Tensor, mask: Tensor | None) -> Tensor:
     """Rows of ``inputs`` [..., in] without those of padding."""
     rows = inputs.flatten(0, -2)
     if mask is not None and len(rows) == mask.numel():
@@ -264,7 +271,7 @@ def _finish(
     result: Quantized,
     scheme: Scheme,
     rows: int,
-    activations: int = 16,
+    activations: int,
     outliers: Tensor | None = None,
 ) -> tuple[Layer, QuantizedLinear]:
     """Overwrite the dense weight, which calibration still runs on, and build what will replace it."""

@@ -84,11 +84,15 @@ class Hearing(Structure):
         """Whisper's states, of 20 ms, for clips of these lengths in one batch."""
         return clip_frames(max(samples), self.bucket_seconds, self.connector.config)
 
+    def sound_tokens(self, samples: Sequence[int]) -> int:
+        """BEATs' states for clips of these lengths in one batch; 0 without BEATs."""
+        if self.audio_encoder is None:
+            return 0
+        return self.audio_encoder.token_count(self._sound_samples(samples))
+
     def token_count(self, samples: int) -> int:
         """Audio tokens of a single clip."""
-        frames = self.frames([samples])
-        if self.audio_encoder is not None:
-            frames = max(frames, self.audio_encoder.token_count(self._sound_samples([samples])))
+        frames = max(self.frames([samples]), self.sound_tokens([samples]))
         return self.connector.config.tokens(frames)
 
     def encode_speech(self, waveforms: Sequence[Tensor]) -> Tensor:

@@ -138,7 +138,8 @@ def test_prediction(
     make(kind).predict(sketch)
     saved = (store.save(model, tmp_path / "model") / store.WEIGHTS).stat().st_size
     predicted = file_bytes(sketch.layers())
-    if sketch.notes:
+    unsure = [note for note in sketch.notes if "may be slower than 16 bit" not in note]  # no matter of size
+    if unsure:
         assert saved * 0.99 <= predicted
     else:
         assert predicted == pytest.approx(saved, rel=0.01)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from transformers import (
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context
 from audiolm_compress.passes.gptq import Gptq, quantize_llm
+from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization import Int8Linear, QuantizedLinear, Scheme
 from audiolm_compress.quantization.blocks import find_blocks
 from audiolm_compress.quantization.layerwise import Options, quantize_blocks
 from audiolm_compress.quantization.modules import module_bytes
+from audiolm_compress.salmonn.outline import outline_model
 
 SIZES = {
     "vocab_size": 90,
@@ -197,6 +200,9 @@ def test_all_parts_with_overrides(small_model: Any, context: Context) -> None:
     assert {layer.scheme.bits for name, layer in layers.items() if ".mlp." in name} == {4}
     assert {layer.scheme.bits for name, layer in layers.items() if "self_attn" in name} == {8}
     assert any("skipped by overrides" in note for note in report.notes)
+    gates = [name for name, _ in model.named_modules() if name.endswith("grep_linear")]
+    assert gates
+    assert f"{len(gates)} layers of fewer than 16 outputs left alone: {', '.join(gates)}" in report.notes
     assert set(model.replaced) == set(layers)
 
 
@@ -251,6 +257,42 @@ def test_outliers_are_the_inputs_of_largest_mean_square() -> None:
     assert {3, 50} <= set(layer.outliers.tolist())
 
 
+def test_a_layer_that_is_never_called_keeps_the_bits_of_its_inputs() -> None:
+    model = language_model(GEMMA)
+    model.model.layers[0].mlp.idle = nn.Linear(64, 32)
+    batches = tokens()
+    options = Options(lambda name: Scheme(4, 32), model.set_submodule, activations=8)
+    layers = quantize_blocks(
+        find_blocks(model),
+        lambda index: model(batches[index], use_cache=False),
+        [None] * len(batches),
+        options,
+    )
+    assert [layer.name for layer in layers if layer.method == "rounding"] == ["model.layers.0.mlp.idle"]
+    assert {layer.activations for layer in quantized(model).values()} == {8}
+    assert quantized(model)["model.layers.0.mlp.idle"].outliers is None
+
+
+@pytest.mark.parametrize(
+    ("bits", "cast", "expected"),
+    [
+        (4, False, "no fast kernel takes float32 activations"),
+        (3, True, "no fast kernel on cpu for this format"),
+        (4, True, ""),
+    ],
+)
+def test_slow_kernels_are_foretold(parity: Path, bits: int, cast: bool, expected: str) -> None:
+    """As the pass itself would warn; what only a wrong answer of this CPU could add is no slow kernel."""
+    sketch = Sketch(outline_model(parity / "llama" / "config.yaml").model)
+    if cast:
+        sketch.model.cast(torch.bfloat16, ("llm",))
+    Gptq.model_validate({"bits": bits, "group_size": 32}).predict(sketch)
+    notes = [note for note in sketch.notes if "no fast kernel" in note]
+    assert len(notes) == bool(expected)
+    count = sum(spec["kind"] == "linear" for spec in sketch.model.replaced.values())
+    assert all(note.startswith(f"{count} layers, {bits} bit") and expected in note for note in notes)
+
+
 @pytest.mark.parametrize("wrong", [{"bits": 8}, {"symmetric": False}, {"group_size": -1}])
 def test_progressive_scales_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="progressive scales need symmetric grids"):
@@ -262,3 +304,16 @@ def test_override_that_matches_nothing(small_model: Any, context: Context) -> No
         Gptq.model_validate({"overrides": [{"match": "*.dwon_proj", "bits": 8}]}).apply(
             small_model(), context
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "an override must change something"),
+        ({"skip": False}, "an override must change something"),
+        ({"skip": True, "bits": 8, "symmetric": False}, "cannot skip layers and set bits, symmetric"),
+    ],
+)
+def test_overrides_without_a_meaning(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Gptq.model_validate({"overrides": [{"match": "*"} | settings]})
