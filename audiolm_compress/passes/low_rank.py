@@ -39,7 +39,9 @@ from audiolm_compress.passes.calibration_loss import calibration_loss
 from audiolm_compress.passes.part_calibration import evaluating, part_calibration
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch
+from audiolm_compress.planning.work import lone_row
 from audiolm_compress.quantization.blocks import target_linears
+from audiolm_compress.quantization.layerwise import counted
 from audiolm_compress.quantization.low_rank import (
     RANK_MULTIPLE,
     LowRankLinear,
@@ -100,8 +102,7 @@ class LowRank(Pass):
             with evaluating(model):
                 spectra |= _spectra(model, part, own, context, self.batch_size)
         silent = [name for name in linears if name not in spectra]
-        if silent:
-            notes.append(f"{len(silent)} layers left, as they read no audio: {', '.join(silent)}")
+        notes += _left_silent(silent)
         called = {name: linear for name, linear in linears.items() if name in spectra}
         ranks = self._ranks(called, spectra)
         left = [name for name in called if ranks[name] is None]
@@ -120,7 +121,8 @@ class LowRank(Pass):
     def predict(self, sketch: Sketch) -> None:
         """A budget is taken to be spread evenly; what an energy gives only the data will tell."""
         linears, notes = self._targets(sketch.model)
-        sketch.notes += notes
+        silent = {name: linears.pop(name) for name in list(linears) if lone_row(name, sketch.model)}
+        sketch.notes += [*notes, *_left_silent(list(silent))]
         for part in self.parts:
             sketch.run_part(part, sketch.calibration_clips)
         sketch.flops += sum(20 * min(linear.weight.shape) ** 3 for linear in linears.values())  # eigenvectors
@@ -245,6 +247,10 @@ class LowRank(Pass):
         )
 
 
+def _left_silent(names: Sequence[str]) -> list[str]:
+    return [f"{len(names)} layers left, as they read no audio: {', '.join(names)}"] if names else []
+
+
 def _spectra(
     model: Salmonn, part: str, linears: Mapping[str, nn.Linear], context: Context, batch_size: int
 ) -> dict[str, Spectrum]:
@@ -263,7 +269,7 @@ def _spectra(
 
     def hook(name: str) -> Callable[..., None]:
         def note(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            statistics[name].add(_counted(args[0], mask), _counted(output, mask))
+            statistics[name].add(counted(args[0], mask), counted(output, mask))
 
         return note
 
@@ -290,9 +296,3 @@ def _spectra(
             spectra[name] = output_spectrum(linear, found, largest_rank(linear))
         context.progress.advance()
     return spectra
-
-
-def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Rows of ``values`` [..., width] without those of padding."""
-    rows = values.flatten(0, -2)
-    return rows if mask is None or len(rows) != mask.numel() else rows[mask.flatten().bool()]

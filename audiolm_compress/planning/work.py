@@ -106,6 +106,18 @@ def uses(layer: Layer, clip: Clip, model: Salmonn) -> int:
     return 1 if layer.reads or "lm_head" in name else clip.prefill
 
 
+def lone_row(name: str, model: Salmonn) -> bool:
+    """Whether a layer's product never has more than one row a run, however many clips there are and how long.
+
+    So it is with the Q-Former's first self-attention, which mixes the queries before they look at the audio,
+    if there is one query, and with the classifier that is not run.
+    """
+    if name.startswith("audio_encoder."):
+        return ".predictor" in name
+    first = name.startswith("connector.") and ".layers.0.self_attention" in name
+    return first and model.connector.config.queries == 1
+
+
 def layer_flops(layer: Layer, clip: Clip, model: Salmonn) -> int:
     """FLOPs of a layer's own product until the first token."""
     if layer.kind not in ("linear", "convolution"):

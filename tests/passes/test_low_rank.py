@@ -16,6 +16,7 @@ from audiolm_compress.passes.base import Context
 from audiolm_compress.passes.cast import Cast
 from audiolm_compress.passes.gptq import Gptq
 from audiolm_compress.passes.low_rank import LowRank
+from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.low_rank import (
     LowRankLinear,
     OutputStatistics,
@@ -29,6 +30,7 @@ from audiolm_compress.quantization.low_rank import (
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.outline import outline_model
 
 Loader = Callable[..., Salmonn]
 
@@ -220,6 +222,24 @@ def test_budget_and_skip(small_model: Loader, context: Context) -> None:
     assert not any("fc2" in name or "q_proj" in name for name in model.replaced)
     assert "lm_head" not in " ".join(model.replaced)
     assert any(name.startswith("llm.") for name in model.replaced)
+
+
+def test_layers_that_read_no_audio_are_left_in_the_prediction_too(
+    small_model: Loader, context: Context, parity: Path
+) -> None:
+    """The first self-attention mixes the queries before they look at the audio; all others are replaced."""
+    entry = LowRank(parts=("connector",), budget=0.8, loss_clips=2)
+    model, sketch = small_model("llama"), Sketch(outline_model(parity / "llama" / "config.yaml").model)
+    total = sum(isinstance(module, nn.Linear) for module in model.connector.modules())
+    report = entry.apply(model, context)
+    entry.predict(sketch)
+    (note,) = [note for note in report.notes if "read no audio" in note]
+    left = note.partition(": ")[2].split(", ")
+    assert note in sketch.notes
+    assert len(left) == 4
+    assert not set(left) & set(sketch.model.replaced)
+    assert set(model.replaced) <= set(sketch.model.replaced)
+    assert len(sketch.model.replaced) == total - len(left)
 
 
 def test_energy_that_saves_nothing_is_told(small_model: Loader, context: Context) -> None:
