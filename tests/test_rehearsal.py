@@ -69,9 +69,7 @@ def test_data_that_are_not_there_are_no_reason_to_refuse(parity: Path) -> None:
     """Only clips with their audio can be counted; the twin needs less than the model, and makes its own."""
     passes = [{"pass": "merge_lora"}, {"pass": "gptq"}]
     data = {"calibration_clips": 1}
-    recipe = load_recipe(
-        {"baseline": str(parity / "gemma" / "config.yaml"), "data": data, "passes": passes}
-    )
+    recipe = load_recipe({"baseline": str(parity / "gemma" / "config.yaml"), "data": data, "passes": passes})
     assert rehearse(recipe).reports[1] is not None
 
 

@@ -143,9 +143,7 @@ def test_parts_and_patterns(small_model: Loader, context: Context) -> None:
         )
 
 
-def test_a_part_without_linear_layers_is_passed_over_and_named(
-    small_model: Loader, context: Context
-) -> None:
+def test_a_part_without_linear_layers_is_passed_over_and_named(small_model: Loader, context: Context) -> None:
     model = small_model()
     QuantizeEncoder(parts=("speech_encoder",)).apply(model, context)
     report = QuantizeEncoder().apply(model, context)
