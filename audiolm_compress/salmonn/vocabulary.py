@@ -128,7 +128,10 @@ def trim_vocabulary(model: Salmonn, subwords: Subwords, kept: Iterable[int]) -> 
 
 
 def select_rows(model: Salmonn, rows: Tensor) -> None:
-    """Keep these rows of embedding and head, as packed as they are; tokenizer and ids are left alone."""
+    """Keep these rows of embedding and head, as packed as they are; tokenizer and ids are left alone.
+
+    What knows the size of the vocabulary learns the new one.
+    """
     embedding, head = model.causal_lm.get_input_embeddings(), model.causal_lm.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     tied = isinstance(head, nn.Linear) and getattr(embedding, "weight", None) is head.weight
@@ -151,6 +154,11 @@ def select_rows(model: Salmonn, rows: Tensor) -> None:
         head.weight = embedding.weight if tied else _selected(head.weight, rows)
         head.bias = None if head.bias is None else _selected(head.bias, rows)
         head.out_features = len(rows)
+    llm = model.causal_lm
+    llm.config.get_text_config().vocab_size = len(rows)
+    for module in llm.modules():
+        if isinstance(getattr(module, "vocab_size", None), int):
+            module.vocab_size = len(rows)
 
 
 def _selected(parameter: Tensor, rows: Tensor) -> nn.Parameter:
@@ -183,7 +191,7 @@ def _configs(model: Salmonn) -> list[Any]:
 
 
 def _renumber(model: Salmonn, numbers: Mapping[int, int]) -> None:
-    """Change every id that is written down outside of the tokenizer, and the size of the vocabulary."""
+    """Change every id that is written down outside of the tokenizer."""
     for config in _configs(model):
         for role in _ROLES:
             value = getattr(config, f"{role}_token_id", None)
@@ -198,10 +206,6 @@ def _renumber(model: Salmonn, numbers: Mapping[int, int]) -> None:
         if getattr(config, "bad_words_ids", None):
             possible = [words for words in config.bad_words_ids if all(n in numbers for n in words)]
             config.bad_words_ids = [[numbers[n] for n in words] for words in possible] or None
-    llm = model.causal_lm
-    llm.config.get_text_config().vocab_size = len(numbers)
-    for module in llm.modules():
-        if isinstance(getattr(module, "vocab_size", None), int):
-            module.vocab_size = len(numbers)
+    for module in model.causal_lm.modules():
         if isinstance(padding := getattr(module, "padding_idx", None), int) and padding >= 0:
             module.padding_idx = numbers.get(padding)
