@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from audiolm_compress.quantization import QuantizedEmbedding, TiedHead
+from audiolm_compress.quantization import QuantizedEmbedding, QuantizedLinear, TiedHead
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
+from audiolm_compress.quantization.kernel_choice import rounds_inputs
 from audiolm_compress.salmonn.structure import Structure
 
 Kind = Literal["linear", "embedding", "convolution", "norm", "other"]
@@ -53,7 +54,8 @@ class Layer:
         shape: of the weights as a matrix or kernel, however they are stored; [out, in] of a linear layer,
             [rows, width] of an embedding.
         tensors: what it stores, by name inside the module; empty if it reads another layer's weights.
-        compute: type that its products are computed in; int8 for int8 x int8.
+        compute: type that the products of many positions are computed in; int8 for int8 x int8.
+        floating: type of its results, and of the products of a single position such as a further token's.
         reads: name of the layer whose weights it reads, "" if its own.
     """
 
@@ -62,6 +64,7 @@ class Layer:
     shape: tuple[int, ...]
     tensors: Mapping[str, Stored]
     compute: torch.dtype
+    floating: torch.dtype
     reads: str = ""
 
     @property
@@ -116,8 +119,8 @@ def layers_of(model: Structure) -> list[Layer]:
         if name in tensors or name in shared:
             own = tensors.get(name, {})
             reads = shared.get(name, "")
-            compute = _compute_type(module, own or tensors[reads])
-            found.append(Layer(name, *_kind_and_shape(module, own), own, compute, reads))
+            types = _types(module, own or tensors[reads])
+            found.append(Layer(name, *_kind_and_shape(module, own), own, *types, reads))
     return found
 
 
@@ -151,12 +154,15 @@ def _kind_and_shape(module: nn.Module, tensors: Mapping[str, Stored]) -> tuple[K
     return ("norm" if "Norm" in type(module).__name__ else "other"), kernel.shape
 
 
-def _compute_type(module: nn.Module, tensors: Mapping[str, Stored]) -> torch.dtype:
-    """int8 for products of integers; else the type of the weights, or of the scales of packed ones."""
-    if isinstance(module, Int8Linear) or getattr(module, "activations", 16) == 8:
-        return torch.int8
-    floating = [tensor.dtype for tensor in tensors.values() if tensor.dtype.is_floating_point]
-    return floating[0] if floating else torch.float32
+def _types(module: nn.Module, tensors: Mapping[str, Stored]) -> tuple[torch.dtype, torch.dtype]:
+    """Types of products and of results: those of the weights or their scales; int8 for bytes."""
+    found = [tensor.dtype for tensor in tensors.values() if tensor.dtype.is_floating_point]
+    floating = found[0] if found else torch.float32
+    if isinstance(module, QuantizedLinear):
+        of_bytes = rounds_inputs(module.shape, floating)
+    else:
+        of_bytes = isinstance(module, Int8Linear)
+    return torch.int8 if of_bytes else floating, floating
 
 
 def weights_read(layers: list[Layer]) -> Iterator[tuple[Layer, Layer]]:

@@ -82,14 +82,15 @@ def _widest(layers: Sequence[Layer], part: str) -> int:
             for layer in layers
             if layer.part == part and layer.kind == "linear" and layer.name not in heads
         ]
-        + [width for name, width in attention.items() if name.startswith(part)]
+        + [width for name, width in attention.items() if name.startswith(part)],
+        default=0,
     )
 
 
 def _item_size(layers: Sequence[Layer], part: str) -> int:
-    """Bytes of a number in the type that most of a part's weights work in."""
+    """Bytes of a number in the type of what most of a part's weights give."""
     counts: dict[torch.dtype, int] = {}
     for layer in layers:
-        if layer.part == part and layer.compute.is_floating_point:
-            counts[layer.compute] = counts.get(layer.compute, 0) + layer.parameters
+        if layer.part == part:
+            counts[layer.floating] = counts.get(layer.floating, 0) + layer.parameters
     return max(counts, key=lambda dtype: counts[dtype]).itemsize

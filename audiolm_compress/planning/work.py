@@ -167,7 +167,7 @@ def cache_bytes_per_token(layers: Sequence[Layer]) -> int:
             for name in (".k_proj", ".v_proj"):
                 owner, found, _ = layer.plain_name.partition(name)
                 if found:
-                    rows[owner + name] = layer.shape[0] * layer.compute.itemsize
+                    rows[owner + name] = layer.shape[0] * layer.floating.itemsize
     return sum(rows.values())
 
 
@@ -181,11 +181,11 @@ def read_per_token(layers: Sequence[Layer], clip: Clip) -> int:
 
 
 def flops_per_token(layers: Sequence[Layer], clip: Clip) -> dict[torch.dtype, int]:
-    """FLOPs of one further token, by the type they are computed in."""
+    """FLOPs of one further token, by the type they are computed in: a single position is never rounded."""
     work: dict[torch.dtype, int] = {}
     for layer in layers:
         if layer.part == "llm" and layer.kind == "linear":
-            work[layer.compute] = work.get(layer.compute, 0) + 2 * math.prod(layer.shape)
+            work[layer.floating] = work.get(layer.floating, 0) + 2 * math.prod(layer.shape)
     width = sum(w for name, w in attention_widths(layers).items() if name.startswith("llm."))
     kind = max(work, key=lambda dtype: work[dtype])
     work[kind] += 4 * width * clip.prompt
@@ -214,12 +214,14 @@ def part_costs(layers: Sequence[Layer], clip: Clip, model: Salmonn) -> dict[str,
     for part in model.parts():
         own = [layer for layer in layers if layer.part == part]
         work: dict[torch.dtype, int] = {}
+        results: dict[torch.dtype, int] = {}
         for layer in own:
             flops = layer_flops(layer, clip, model)
             work[layer.compute] = work.get(layer.compute, 0) + flops
-        # The products of attention are computed in the type that floating layers work in.
-        floating = max((d for d in work if d.is_floating_point), key=lambda dtype: work[dtype])
-        work[floating] += attention[part]
+            results[layer.floating] = results.get(layer.floating, 0) + flops
+        # The products of attention are computed in the type of what most layers give.
+        floating = max(results, key=lambda dtype: results[dtype])
+        work[floating] = work.get(floating, 0) + attention[part]
         costs[part] = PartCost(
             sum(layer.parameters for layer in own),
             sum(layer.bytes for layer in own),

@@ -20,6 +20,19 @@ def why_sixteen_bit(kernel: Kernel) -> str:
     return "the CUDA kernel takes 16 bit" if isinstance(kernel, Int4Cuda) else "no fast kernel"
 
 
+def rounds_inputs(shape: Shape, dtype: torch.dtype) -> bool:
+    """Whether many positions at a layer of this format are products of bytes, where those are exact.
+
+    Known without the device, for plans; ``dtype`` is that of the scales.
+    """
+    scheme = shape.scheme
+    if shape.activations != 8 or not scheme.symmetric or dtype != torch.bfloat16:
+        return False
+    if Int8Cpu.fits(scheme, shape.in_features):
+        return Int8Cpu.gains(shape)
+    return Int4Cpu.fits(scheme, shape.in_features)
+
+
 def choose_kernel(shape: Shape, device: torch.device, dtype: torch.dtype) -> tuple[Kernel, str]:
     """The kernel for a layer on ``device`` in ``dtype``, and a warning ("" if none is due)."""
     scheme = shape.scheme

@@ -134,9 +134,12 @@ class Int8Cpu:
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        # Rounding the inputs pays where there are weights enough (benchmarks/kernels.py).
-        large = shape.in_features * shape.out_features >= 500_000
-        self.integer = shape.activations == 8 and large and int_mm_is_exact()
+        self.integer = shape.activations == 8 and self.gains(shape) and int_mm_is_exact()
+
+    @staticmethod
+    def gains(shape: Shape) -> bool:
+        """Whether there are weights enough for rounding the inputs to pay (benchmarks/kernels.py)."""
+        return shape.in_features * shape.out_features >= 500_000
 
     @staticmethod
     def fits(scheme: Scheme, in_features: int) -> bool:

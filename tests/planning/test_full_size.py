@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from transformers import Gemma2Config, LlamaConfig, WhisperConfig
 
-from audiolm_compress.passes import Cast, Gptq, MergeLora, QuantizeEmbedding
+from audiolm_compress.passes import Cast, Gptq, MergeLora, QuantizeEmbedding, VocabTrim
 from audiolm_compress.planning.devices import NAMED_DEVICES
 from audiolm_compress.planning.layers import layers_of
 from audiolm_compress.planning.memory import peak_activations
@@ -22,6 +23,7 @@ from audiolm_compress.planning.work import (
     part_costs,
     read_per_token,
 )
+from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.outline import outline_model
 
 WHISPER = {
@@ -115,8 +117,46 @@ def test_floors_are_those_computed_by_hand(gemma: Sketch) -> None:
     assert milliseconds() == pytest.approx(5.8, abs=0.05)
     Gptq(bits=4, group_size=128).predict(gemma)
     assert milliseconds() == pytest.approx(2.5, abs=0.05)
+    assert cache_bytes_per_token(gemma.layers()) == 104 * 1024
     QuantizeEmbedding().predict(gemma)
     assert milliseconds() == pytest.approx(2.5 - 590 / 900, abs=0.05)
+
+
+BYTES, HALF = torch.int8, torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("settings", "prompt"),
+    [
+        ({"bits": 4, "group_size": 64}, BYTES),
+        ({"bits": 4, "group_size": 64, "progressive": True}, BYTES),
+        ({"bits": 4, "group_size": -1}, BYTES),
+        ({"bits": 8, "group_size": -1}, BYTES),
+        ({"bits": 4, "group_size": 16}, HALF),
+        ({"bits": 4, "symmetric": False}, HALF),
+        ({"bits": 3, "group_size": 64}, HALF),
+        ({"bits": 8, "group_size": 128}, HALF),
+        ({"bits": 4, "prefill_activations": 16}, HALF),
+    ],
+)
+def test_only_prompts_and_only_some_formats_are_products_of_bytes(
+    gemma: Sketch, settings: dict[str, Any], prompt: torch.dtype
+) -> None:
+    MergeLora().predict(gemma)
+    Gptq(**settings).predict(gemma)
+    layers, clip = gemma.layers(), Clip.of(gemma.model)
+    packed = next(layer for layer in layers if layer.name == "llm.model.layers.0.mlp.up_proj")
+    assert (packed.compute, packed.floating) == (prompt, HALF)
+    assert flops_per_token(layers, clip).keys() == {HALF}
+    assert (BYTES in part_costs(layers, clip, gemma.model)["llm"].flops) == (prompt == BYTES)
+    assert cache_bytes_per_token(layers) == 104 * 1024
+
+
+def test_a_vocabulary_that_is_only_counted_is_noted_in_the_config(gemma: Sketch) -> None:
+    gemma.tokenizer_known = False
+    VocabTrim(size=1000).predict(gemma)
+    assert gemma.model.causal_lm.get_input_embeddings().num_embeddings == 1024
+    assert store.describe(gemma.model)["llm"]["vocab_size"] == 1024
 
 
 def test_work_until_the_first_token(gemma: Sketch) -> None:
@@ -152,8 +192,6 @@ def upstream_gib(sketch: Sketch) -> float:
 
 
 def test_a_saved_folder_needs_its_config_alone(tmp_path: Path, gemma: Sketch) -> None:
-    from audiolm_compress.salmonn import store
-
     (tmp_path / "saved").mkdir()
     MergeLora().predict(gemma)
     Cast(parts=("speech_encoder",)).predict(gemma)
