@@ -4,15 +4,14 @@ The baseline is built without weights (``salmonn/outline.py``), every pass does 
 to the model (``Pass.predict``), and after each of them the layers are counted. From the counts follow floors:
 no program can be faster than reading the bytes once and doing the operations at the device's best rate.
 
-The estimate of a run's time is that: an estimate. Work and reading are taken to run at a third of what the
-probe measured, and every layer to cost a few small operations of 10 us each, which bounds small models.
+The estimate of a run's time is that: an estimate, calibrated on a timed run (``planning/run_time.py``).
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from audiolm_compress.devices import choose_device
 from audiolm_compress.planning.devices import NAMED_DEVICES, Device, probe_device
 from audiolm_compress.planning.layers import Layer, file_bytes
 from audiolm_compress.planning.memory import peak_activations
+from audiolm_compress.planning.run_time import Answers, around_seconds, in_practice, work_seconds
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.planning.work import (
     CLIP_SECONDS,
@@ -40,13 +40,6 @@ from audiolm_compress.recipe_steps import at_pass, with_baseline
 from audiolm_compress.run_data import calibration_file, clip_source
 from audiolm_compress.salmonn.outline import outline_model
 
-_ANSWER_TOKENS = 20  # a caption or a sentence
-_BELOW_PEAK = 3.0  # how much slower than the probe's rates real layers are
-_OPERATION_SECONDS = 10e-6  # of one small operation, launched eagerly
-_OPERATIONS_PER_LAYER = 8
-_PROCESS_SECONDS = 15.0  # to start a measuring process
-_DISK_RATE = 300e6  # bytes per second
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -59,7 +52,7 @@ class Stage:
         read_per_token: bytes that one further token reads.
         prompt_tokens: positions that the LLM reads before its first token.
         activation_bytes: memory beside the weights, at the worst moment.
-        pass_flops: operations of the pass itself.
+        pass_flops: operations of the pass itself, by the type they are computed in.
         notes: what was assumed.
     """
 
@@ -69,7 +62,7 @@ class Stage:
     read_per_token: int
     prompt_tokens: int
     activation_bytes: int
-    pass_flops: float = 0.0
+    pass_flops: Mapping[torch.dtype, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -176,7 +169,7 @@ def plan(
     device, outline = choose_device(device), outline_model(recipe.baseline)
     sketch = Sketch(outline.model, calibration_texts(recipe), outline.tokenizer_known, device)
     before = sketch.layers(), Clip.of(sketch.model)
-    stages = [_stage("baseline", sketch), *predict_passes(recipe, sketch)]
+    stages = [stage_of("baseline", sketch), *predict_passes(recipe, sketch)]
     after = sketch.layers(), Clip.of(sketch.model)
     here = probe_device(device)
     # The parts that the model began with and those that it ends with need not be the same.
@@ -196,7 +189,7 @@ def plan(
         # The new folder is written beside one that it replaces; reports and answers are small.
         disk_bytes=stages[-1].file_bytes + 20 * 2**20,
         disk_free=shutil.disk_usage(Path.cwd()).free,
-        seconds=_estimate(recipe, here, floors[0], stages, (len(before[0]), len(after[0]))),
+        seconds=estimate(recipe, here, stages, (before, after)),
         notes=outline.notes,
     )
 
@@ -209,10 +202,10 @@ def predict_passes(recipe: Recipe, sketch: Sketch) -> list[Stage]:
     """
     stages = []
     for position, entry in enumerate(recipe.passes, start=1):
-        sketch.notes, sketch.flops = [], 0.0
+        sketch.begin()
         with at_pass(recipe, position):
             entry.predict(sketch)
-        stages.append(_stage(entry.kind, sketch))
+        stages.append(stage_of(entry.kind, sketch))
     return stages
 
 
@@ -224,7 +217,8 @@ def calibration_texts(recipe: Recipe) -> list[Example]:
     return [Example(e.id, silence, e.task, e.text, e.texts, e.Q, e.file) for e in chosen]
 
 
-def _stage(name: str, sketch: Sketch) -> Stage:
+def stage_of(name: str, sketch: Sketch) -> Stage:
+    """The model of ``sketch`` in figures, and what the pass at hand has said."""
     layers, clip, model = sketch.layers(), Clip.of(sketch.model), sketch.model
     return Stage(
         name,
@@ -233,7 +227,7 @@ def _stage(name: str, sketch: Sketch) -> Stage:
         read_per_token(layers, clip),
         clip.prompt,
         peak_activations(model, layers, clip),
-        sketch.flops,
+        sketch.work,
         tuple(sketch.notes),
     )
 
@@ -248,25 +242,35 @@ def _tpot(device: Device, layers: Sequence[Layer], clip: Clip) -> float:
     return device.seconds(read_per_token(layers, clip), flops_per_token(layers, clip))
 
 
-def _estimate(
-    recipe: Recipe, here: Device, floor: Floor, stages: Sequence[Stage], layers: tuple[int, int]
+def estimate(
+    recipe: Recipe,
+    here: Device,
+    stages: Sequence[Stage],
+    sides: tuple[tuple[Sequence[Layer], Clip], tuple[Sequence[Layer], Clip]],
 ) -> dict[str, float]:
-    """Seconds by kind of work."""
+    """Seconds of a run by kind of work.
+
+    Args:
+        recipe: says how much is measured.
+        here: the device as probed.
+        stages: the baseline and the model after each pass.
+        sides: layers and clip of the baseline and of the model after all passes.
+    """
+    device, benchmark = in_practice(here), recipe.benchmark
     clips = sum(len(read_annotation(file)) for file in clip_source(recipe.data).test)
-    clips = min(clips, recipe.benchmark.max_clips or clips)
-    timed = recipe.benchmark.latency.clips + recipe.benchmark.latency.warmup
-    noise = recipe.benchmark.noise_protocol.warmup + recipe.benchmark.noise_protocol.iterations
-    seconds = {"loading, saving, starting": 0.0, "measuring both models": 0.0}
-    for side, stage in enumerate((stages[0], stages[-1])):
-        overhead = layers[side] * _OPERATIONS_PER_LAYER * _OPERATION_SECONDS
-        first = _BELOW_PEAK * floor.ttft[side] + overhead
-        token = _BELOW_PEAK * floor.tpot[side] + overhead
-        answer = first + _ANSWER_TOKENS * token
-        seconds["measuring both models"] += (clips + timed) * answer + noise * (first + token)
-        seconds["loading, saving, starting"] += _PROCESS_SECONDS + 3 * stage.file_bytes / _DISK_RATE
-    work = sum(stage.pass_flops for stage in stages)
-    seconds["passes"] = _BELOW_PEAK * work / here.rate(torch.float32)
-    return seconds
+    clips = min(clips, benchmark.max_clips or clips)
+    timed = min(clips, benchmark.latency.clips) + benchmark.latency.warmup
+    noise = benchmark.noise_protocol.warmup + benchmark.noise_protocol.iterations
+    answers = Answers(clips + timed, noise, timed if benchmark.latency.transformers else 0)
+    around = measuring = 0.0
+    for stage, (layers, clip) in zip((stages[0], stages[-1]), sides, strict=True):
+        around += around_seconds(stage.file_bytes)
+        measuring += answers.seconds(_ttft(device, stage, layers), _tpot(device, layers, clip), layers)
+    return {
+        "loading, saving, starting": around,
+        "measuring both models": measuring,
+        "passes": sum(work_seconds(device, stage.pass_flops) for stage in stages),
+    }
 
 
 def _stage_dict(stage: Stage) -> dict[str, Any]:

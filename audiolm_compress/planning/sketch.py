@@ -25,7 +25,8 @@ class Sketch:
         calibration: the clips that the passes will get; their waveforms may be empty.
         tokenizer_known: False if ``model.tokenizer`` only estimates lengths.
         device: where the passes will run, which decides on kernels.
-        flops: what the pass at hand will compute, for the estimate of time.
+        flops: what the pass at hand will compute in float32 beside its runs of the model.
+        runs: operations of its runs of the model, by type; both are for the estimate of time.
         notes: what the pass at hand cannot foresee, in words for the reader.
     """
 
@@ -34,6 +35,7 @@ class Sketch:
     tokenizer_known: bool = True
     device: str = "cpu"
     flops: float = 0.0
+    runs: dict[torch.dtype, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -47,6 +49,15 @@ class Sketch:
         clips = self.calibration
         return self.tokenizer_known and bool(clips) and all(len(clip.waveform) for clip in clips)
 
+    @property
+    def work(self) -> dict[torch.dtype, float]:
+        """All that the pass at hand will compute, by type."""
+        return self.runs | {torch.float32: self.runs.get(torch.float32, 0.0) + self.flops}
+
+    def begin(self) -> None:
+        """The next pass is at hand."""
+        self.flops, self.runs, self.notes = 0.0, {}, []
+
     def layers(self) -> list[Layer]:
         """All layers with weights, as they are now."""
         return layers_of(self.model)
@@ -54,7 +65,8 @@ class Sketch:
     def run_part(self, part: str, clips: float) -> None:
         """Count the work of running ``part`` on ``clips`` calibration clips, as if of 10 s each."""
         costs = part_costs(self.layers(), Clip.of(self.model), self.model)
-        self.flops += clips * sum(costs[part].flops.values())
+        for dtype, flops in costs[part].flops.items():
+            self.runs[dtype] = self.runs.get(dtype, 0.0) + clips * flops
 
     def run_clips(self, clips: float) -> None:
         """Count the work of running the whole model on ``clips`` calibration clips."""
