@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from audiolm_compress.errors import BaselineError
 from audiolm_compress.quantization import TiedHead, module_from_spec, prepare_modules, tie_heads
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
@@ -32,8 +33,15 @@ def narrow_twin(model: Salmonn, seed: int = 0) -> Salmonn:
     Args:
         model: its structure, dtypes and tokenizer are taken.
         seed: of the random weights.
+
+    Raises:
+        BaselineError: a config does not have the widths that are to be narrowed under the usual names.
     """
-    config = narrow_config(store.describe(model))
+    try:
+        config = narrow_config(store.describe(model))
+    except KeyError as missing:
+        kind = type(model.causal_lm).__name__
+        raise BaselineError(f"no twin of this model with {kind}: a config has no {missing}") from missing
     replaced = config.pop("replaced")
     twin = store.build({**config, "replaced": {}}, deepcopy(model.tokenizer), model.feature_extractor)
     for name, spec in replaced.items():
@@ -56,7 +64,11 @@ def narrow_twin(model: Salmonn, seed: int = 0) -> Salmonn:
 
 
 def narrow_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``config.json`` of a model with narrow heads, feed-forwards and hidden states; nothing grows."""
+    """The ``config.json`` of a model with narrow heads, feed-forwards and hidden states; nothing grows.
+
+    Raises:
+        KeyError: a config has no such width; not all LLMs name theirs alike.
+    """
     narrow: dict[str, Any] = deepcopy(dict(config))
     speech = narrow["speech_encoder"]
     heads = speech["encoder_attention_heads"]
@@ -119,6 +131,8 @@ def _narrow_spec(spec: Mapping[str, Any], dense: nn.Module) -> dict[str, Any]:
     }
     if "rank" in spec:
         sizes["rank"] = min(spec["rank"], _RANK)
+    if "outliers" in spec:
+        sizes["outliers"] = min(spec["outliers"], sizes["in_features"])
     return {**spec, **sizes}
 
 
@@ -126,6 +140,10 @@ def _random(name: str, tensor: Tensor, dtype: torch.dtype, generator: torch.Gene
     """Values that keep hidden states near one: matrices by their inputs, norms and scales constant."""
     shape = tensor.shape
     local = name.rpartition(".")[2]
+    if local == "outliers":  # numbers of inputs
+        return torch.arange(len(tensor), dtype=dtype)
+    if local == "multiples":  # of a unit, none of them 0
+        return torch.randint(1, 16, shape, generator=generator).to(dtype)
     if not dtype.is_floating_point:
         top = torch.iinfo(dtype)
         return torch.randint(top.min // 2, top.max // 2, shape, generator=generator, dtype=torch.int64).to(
