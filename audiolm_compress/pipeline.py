@@ -83,7 +83,7 @@ def apply_recipe(
     progress = progress or Silent()
     calibration = load_calibration(recipe, progress)
     clips = checked_clips(recipe, progress)
-    rehearse(recipe, calibration, progress)
+    rehearsed = rehearse(recipe, calibration, progress)
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with whole_folder(target, store.is_model_folder) as work:
         before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
@@ -99,6 +99,7 @@ def apply_recipe(
             steps=steps,
             environment=describe_environment(device, recipe.seed),
             goals=recipe.goals,
+            notes=[f"rehearsal: {note}" for note in rehearsed.notes],
         )
         write_report(report, recipe, work)
     return Result(model, report, target)

@@ -3,15 +3,16 @@
 A wrong order or an impossible setting is to stop a run in its first seconds, not after the baseline has been
 measured and half of the passes are done. Settings that depend on sizes are checked by the passes' ``predict``
 on the real model's outline. Then the passes really run, in order, on a random twin (``salmonn/twin.py``) and
-some clips of noise. The twin's widths are so small that this is data enough: what the run would accept
-is never refused here. Whether the run's own clips are data enough for the real widths, ``predict`` counts.
-The errors are those of the run, with the same positions.
+some clips of noise, and the twin is saved, loaded and compared as the model will be. The twin's widths are so
+small, and its clips so many, that this is data enough: what the run would accept is never refused here.
+Whether the run's own clips are data enough for the real widths, ``predict`` counts. The errors are those of
+the run, with the same positions.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,11 +22,16 @@ import torch
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import in_turn
+from audiolm_compress.errors import BaselineError
+from audiolm_compress.passes import Gptq, LowRank
 from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
 from audiolm_compress.planner import calibration_texts, predict_passes
 from audiolm_compress.planning.sketch import Sketch
+from audiolm_compress.planning.work import Clip
+from audiolm_compress.quantization.blocks import target_linears
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.recipe_steps import at_pass
+from audiolm_compress.reload_check import Behaviour
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.outline import outline_model
@@ -33,7 +39,10 @@ from audiolm_compress.salmonn.twin import narrow_twin
 
 _CLIPS = 6
 _SECONDS = (2.0, 3.0, 2.5)  # of the clips, in turn: batches of mixed lengths are among what can go wrong
+_STRETCHES = range(1, 11)  # of these lengths; Whisper hears no more than 30 s
+_WHISPER_SECONDS = 30.0
 _NOISE = 0.05
+_COMPARED = 2  # clips whose logits are compared before and after saving
 
 
 @dataclass(frozen=True)
@@ -60,29 +69,40 @@ def rehearse(
         recipe: its baseline may be without weights.
         calibration: the run's clips: counted for the real sizes, their tasks and texts taken for the twin;
             without them, the twin gets every prompt's task.
-        progress: shows one line.
+        progress: shows one line, and one for each note.
 
     Raises:
         PassError: a pass is impossible; says its position and what was done before it, as the run would.
-        AudioLMError: the baseline's configs cannot be read.
+        AudioLMError: the baseline's configs cannot be read, or the twin is another one once it is reloaded.
     """
     progress = progress or Silent()
     progress.start("rehearsing the passes on a narrow twin", len(recipe.passes) + 1)
     outline = outline_model(recipe.baseline)
-    twin = narrow_twin(outline.model, recipe.seed) if outline.tokenizer_known else None
+    twin: Salmonn | None = None
+    why = "no tokenizer beside the configs"
+    if outline.tokenizer_known:
+        try:
+            twin = narrow_twin(outline.model, recipe.seed)
+        except BaselineError as error:
+            why = str(error)
     texts = calibration or calibration_texts(recipe)
     predict_passes(recipe, Sketch(outline.model, texts, outline.tokenizer_known))
     progress.advance()
     if twin is None:
-        note = "no tokenizer beside the configs: checked against the sizes, but not tried"
-        return Rehearsal((None,) * len(recipe.passes), None, (note,))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is worth a warning, the run will say of the real model
-        return _tried(recipe, twin, calibration, progress)
+        note = f"{why}: checked against the sizes, but not tried"
+        done = Rehearsal((None,) * len(recipe.passes), None, (note,))
+    else:
+        stretch, rounds = enough_clips(needed_positions(recipe, twin), (twin, outline.model))
+        clips = rehearsal_clips(twin, calibration, recipe.seed, stretch, rounds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is worth a warning, the run will say of the real model
+            done = _tried(recipe, twin, clips, progress)
+    for note in done.notes:
+        progress.start(f"rehearsal: {note}", 1)
+    return done
 
 
-def _tried(recipe: Recipe, twin: Salmonn, calibration: Sequence[Example], progress: Progress) -> Rehearsal:
-    clips = rehearsal_clips(twin, calibration, recipe.seed)
+def _tried(recipe: Recipe, twin: Salmonn, clips: Sequence[Example], progress: Progress) -> Rehearsal:
     source = recipe.baseline
 
     @cache
@@ -102,27 +122,105 @@ def _tried(recipe: Recipe, twin: Salmonn, calibration: Sequence[Example], progre
                 torch.manual_seed(recipe.seed)
                 reports.append(entry.rehearsed(twin).apply(twin, context))
         progress.advance()
+    saved = Behaviour.of(twin, clips[:_COMPARED], generate=False)
     with TemporaryDirectory() as folder:
         store.write(twin, Path(folder))
-        return Rehearsal(tuple(reports), store.load(Path(folder)), tuple(notes))
+        loaded = store.load(Path(folder))
+    saved.check(Behaviour.of(loaded, clips[:_COMPARED], generate=False))
+    return Rehearsal(tuple(reports), loaded, tuple(notes))
 
 
-def rehearsal_clips(model: Salmonn, calibration: Sequence[Example], seed: int) -> list[Example]:
-    """A few clips of noise with the tasks and texts of the run's clips, tasks in turn."""
+def needed_positions(recipe: Recipe, twin: Salmonn) -> dict[str, int]:
+    """Part -> calibration positions that passes which refuse too few of them need there, twice over.
+
+    GPTQ needs as many as a layer reads; ``low_rank`` more than a layer reads or gives, whichever is less.
+    """
+    head = twin.causal_lm.get_output_embeddings()
+    needed: dict[str, int] = {}
+    for entry in recipe.passes:
+        if not isinstance(entry, Gptq | LowRank):
+            continue
+        for part in [part for part in entry.parts if part in twin.parts()]:
+            linears = [
+                linear
+                for linear in target_linears(twin.get_submodule(part)).values()
+                if linear is not head
+            ]
+            widths = [
+                linear.in_features
+                if isinstance(entry, Gptq)
+                else min(linear.in_features, linear.out_features)
+                for linear in linears
+            ]
+            needed[part] = max(needed.get(part, 0), 2 * max(widths, default=0))
+    return needed
+
+
+def enough_clips(needed: Mapping[str, int], models: Sequence[Salmonn]) -> tuple[int, int]:
+    """How much longer, and how often, the clips must be taken to give all positions: a stretch and rounds.
+
+    Args:
+        needed: part -> positions.
+        models: before and after the passes, as un-padding and wider windows leave fewer positions.
+
+    Returns:
+        Of what suffices the cheapest: once padded to 30 s and once at its own length, every clip is computed.
+    """
+
+    def rounds(stretch: int) -> int:
+        most = 1
+        for model in models:
+            found = [_positions(model, stretch * seconds) for seconds in _SECONDS]
+            for part in needed.keys() & model.parts().keys():
+                have = _CLIPS // len(_SECONDS) * sum(positions[part] for positions in found)
+                most = max(most, -(-needed[part] // max(1, have)))
+        return most
+
+    def cost(option: tuple[int, int]) -> float:
+        stretch, count = option
+        return count * (_WHISPER_SECONDS + stretch * sum(_SECONDS) / len(_SECONDS))
+
+    return min(((stretch, rounds(stretch)) for stretch in _STRETCHES), key=cost)
+
+
+def _positions(model: Salmonn, seconds: float) -> dict[str, int]:
+    """What the layers of each part get of a clip; of the LLM's text no more than the prompt."""
+    clip = Clip.of(model, seconds)
+    return {
+        "speech_encoder": clip.speech_frames,
+        "audio_encoder": clip.sound_tokens,
+        "connector": clip.audio_tokens,
+        "llm": clip.prompt,
+    }
+
+
+def rehearsal_clips(
+    model: Salmonn, calibration: Sequence[Example], seed: int, stretch: int = 1, rounds: int = 1
+) -> list[Example]:
+    """A few clips of noise with the tasks and texts of the run's clips, tasks in turn.
+
+    Args:
+        model: whose prompts are taken where there is no ``calibration``.
+        calibration: the run's clips.
+        seed: of the noise.
+        stretch: how many times as long as 2 to 3 s they are.
+        rounds: how many times 6 there are.
+    """
+    count = _CLIPS * rounds
     if calibration:
-        chosen = [calibration[index] for index in in_turn(calibration, _CLIPS)]
+        chosen = [calibration[index] for index in in_turn(calibration, count)]
     else:
         tasks = [*model.prompts.test, *model.prompts.train] or ["asr"]
         text = "a man says that the quick brown fox jumps over the lazy dog"
         chosen = [
             Example(str(index), torch.empty(0), tasks[index % len(tasks)], text, (text,))
-            for index in range(_CLIPS)
+            for index in range(count)
         ]
     generator = torch.Generator().manual_seed(seed)
     clips = []
-    for index in range(_CLIPS):
+    for index in range(count):
         clip = chosen[index % len(chosen)]
-        samples = round(_SECONDS[index % len(_SECONDS)] * SAMPLE_RATE)
+        samples = round(stretch * _SECONDS[index % len(_SECONDS)] * SAMPLE_RATE)
         noise = _NOISE * torch.randn(samples, generator=generator)
         clips.append(
             Example(f"rehearsal {index}", noise, clip.task, clip.text, clip.references, clip.question)

@@ -23,7 +23,8 @@ class Behaviour:
     Attributes:
         tasks: of the batches, in order.
         logits: teacher-forced, [batch, length, vocabulary] for each batch.
-        ids: generated token ids [batch, new tokens] for each batch, under the task's decode settings.
+        ids: generated token ids [batch, new tokens] for each batch, under the task's decode settings; empty
+            if nothing was to be generated.
     """
 
     tasks: tuple[str, ...]
@@ -32,11 +33,13 @@ class Behaviour:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, model: Salmonn, examples: Sequence[Example]) -> Behaviour:
-        """Of the first clips of each task in ``examples``."""
+    def of(cls, model: Salmonn, examples: Sequence[Example], *, generate: bool = True) -> Behaviour:
+        """Of the first clips of each task in ``examples``; without ``generate`` their logits alone."""
         probes = list({batch[0].task: batch for batch in reversed(list(batches(examples, _CLIPS)))}.values())
         tasks = tuple(batch[0].task for batch in probes)
         logits = tuple(model.logits(batch).cpu() for batch in probes)
+        if not generate:
+            return cls(tasks, logits, ())
         torch.manual_seed(0)  # decode settings may sample
         ids = tuple(
             model.generate_ids(model.prepare_examples(batch), model.decode_settings(task)).cpu()
@@ -50,15 +53,15 @@ class Behaviour:
         Raises:
             AudioLMError: they differ; says by how much.
         """
-        for index, task in enumerate(self.tasks):
-            before, after = self.logits[index], reloaded.logits[index]
+        for task, before, after in zip(self.tasks, self.logits, reloaded.logits, strict=True):
             if not torch.equal(before, after):
                 apart = (before.float() - after.float()).abs().max().item()
                 raise AudioLMError(
                     f"the reloaded model is not the one that was saved: on {task} clips the logits are up to "
                     f"{apart:.3g} apart; nothing was written"
                 )
-            if not torch.equal(self.ids[index], reloaded.ids[index]):
+        for task, before, after in zip(self.tasks, self.ids, reloaded.ids, strict=False):
+            if not torch.equal(before, after):
                 raise AudioLMError(
                     f"the reloaded model is not the one that was saved: on {task} clips it generates other "
                     f"tokens; nothing was written"

@@ -163,6 +163,13 @@ def test_every_pass_has_its_own_chance(small_model: Callable[[str], Salmonn]) ->
     assert first[0] != first[2] and first[1] != first[3]
 
 
+@pytest.mark.slow
+def test_what_was_not_rehearsed_stands_in_the_report(recipe: dict[str, Any], tmp_path: Path) -> None:
+    own = load_recipe(recipe | {"passes": [{"pass": "draw"}]}, extra_passes=(Draw,))
+    report = apply_recipe(own, out=tmp_path / "small", device="cpu").report
+    assert report.notes == ("rehearsal: pass 1 (draw) cannot predict, so it was not tried",)
+
+
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_broken_run_leaves_nothing(recipe: dict[str, Any], tmp_path: Path, interrupted: bool) -> None:
     entries = recipe | {"passes": [{"pass": "failing", "interrupted": interrupted}]}

@@ -28,7 +28,7 @@ def render(report: Report) -> str:
         "## Latency in ms, median (5 % to 95 %)",
         table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
         "## How it was measured",
-        bullets(rows.notes(baseline, candidate, report.differences, report.steps)),
+        bullets(rows.notes(baseline, candidate, report.differences, report.steps, report.notes)),
     ]
     if report.goals:
         sections += ["## Goals", bullets(map(rows.goal_line, report.goals))]

@@ -30,6 +30,7 @@ class Report:
         environment: machine, versions, commit, seed.
         differences: score -> paired comparison with its interval.
         goals: what was asked for and whether it was reached.
+        notes: on the run as a whole.
     """
 
     baseline: Measurements
@@ -38,6 +39,7 @@ class Report:
     environment: Mapping[str, Any]
     differences: Mapping[str, PairedResult]
     goals: Sequence[Goal]
+    notes: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class Report:
         steps: Sequence[Step] = (),
         environment: Mapping[str, Any],
         goals: Goals | None = None,
+        notes: Sequence[str] = (),
     ) -> Report:
         """Compare two measured models.
 
@@ -56,7 +59,7 @@ class Report:
         """
         found = differences(baseline, candidate)
         judged = judge(goals or Goals(), baseline, candidate, found)
-        return cls(baseline, candidate, tuple(steps), environment, found, tuple(judged))
+        return cls(baseline, candidate, tuple(steps), environment, found, tuple(judged), tuple(notes))
 
     @property
     def goals_met(self) -> bool:
@@ -72,6 +75,7 @@ class Report:
             "environment": self.environment,
             "differences": {score: asdict(found) for score, found in self.differences.items()},
             "goals": [asdict(goal) for goal in self.goals],
+            "notes": list(self.notes),
         }
         return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -86,6 +90,7 @@ class Report:
             environment=content["environment"],
             differences={score: _paired(found) for score, found in content["differences"].items()},
             goals=tuple(Goal(**goal) for goal in content["goals"]),
+            notes=tuple(content.get("notes", ())),
         )
 
     def table(self) -> str:

@@ -138,7 +138,11 @@ def goal_line(goal: Goal) -> str:
 
 
 def notes(
-    baseline: Measurements, candidate: Measurements, found: Mapping[str, PairedResult], steps: Sequence[Step]
+    baseline: Measurements,
+    candidate: Measurements,
+    found: Mapping[str, PairedResult],
+    steps: Sequence[Step],
+    of_run: Sequence[str],
 ) -> list[str]:
     """How it was measured, and all that was left out, fallen back from or left undone."""
     sides = {"baseline": baseline, "candidate": candidate}
@@ -163,6 +167,7 @@ def notes(
     for note in dict.fromkeys([*baseline.notes, *candidate.notes]):
         of = [name for name, side in sides.items() if note in side.notes]
         lines.append(note if len(of) == 2 else f"{of[0]}: {note}")
+    lines += of_run
     for index, step in enumerate(steps, start=1):
         if not step.changed:
             lines.append(f"pass {index}, {step.name}, changed nothing: {step.summary}")

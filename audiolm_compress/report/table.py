@@ -30,7 +30,7 @@ def render(report: Report) -> RenderableType:
     latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "figure", "baseline", "candidate"))
     for row in rows.latency_rows(baseline, candidate):
         latency.add_row(*row)
-    lines = rows.notes(baseline, candidate, report.differences, report.steps)
+    lines = rows.notes(baseline, candidate, report.differences, report.steps, report.notes)
     shown: list[RenderableType] = [main, parts, latency]
     if report.steps:
         shown.append(_steps(report))

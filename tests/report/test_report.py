@@ -164,6 +164,14 @@ def test_markdown_escapes_what_models_say(measured: Measured) -> None:
     assert "| q_proj | 0.123457 |" in text
 
 
+def test_notes_on_the_run_are_shown_and_read_back(measured: Measured) -> None:
+    note = "rehearsal: pass 1 (mine) cannot predict, so it was not tried"
+    written = replace(report(measured), notes=(note,))
+    assert f"- {note}\n" in written.to_markdown()
+    assert f"- {note}" in written.table()
+    assert Report.from_json(written.to_json()).notes == (note,)
+
+
 def test_files_of_a_report(measured: Measured, tmp_path: Path) -> None:
     recipe = load_recipe({"name": "mine", "passes": [{"pass": "merge_lora"}], "description": "a test"})
     written = report(measured)
