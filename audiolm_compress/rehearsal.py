@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import in_turn
@@ -28,7 +29,7 @@ from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Si
 from audiolm_compress.planner import calibration_texts, predict_passes
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.planning.work import Clip
-from audiolm_compress.quantization.blocks import target_linears
+from audiolm_compress.quantization.blocks import find_blocks, target_linears
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.recipe_steps import at_pass
 from audiolm_compress.reload_check import Behaviour
@@ -131,29 +132,22 @@ def _tried(recipe: Recipe, twin: Salmonn, clips: Sequence[Example], progress: Pr
 
 
 def needed_positions(recipe: Recipe, twin: Salmonn) -> dict[str, int]:
-    """Part -> calibration positions that passes which refuse too few of them need there, twice over.
-
-    GPTQ needs as many as a layer reads; ``low_rank`` more than a layer reads or gives, whichever is less.
-    """
-    head = twin.causal_lm.get_output_embeddings()
+    """Part -> calibration positions that passes which refuse too few of them need there, twice over."""
     needed: dict[str, int] = {}
     for entry in recipe.passes:
-        if not isinstance(entry, Gptq | LowRank):
-            continue
-        for part in [part for part in entry.parts if part in twin.parts()]:
-            linears = [
-                linear
-                for linear in target_linears(twin.get_submodule(part)).values()
-                if linear is not head
-            ]
-            widths = [
-                linear.in_features
-                if isinstance(entry, Gptq)
-                else min(linear.in_features, linear.out_features)
-                for linear in linears
-            ]
-            needed[part] = max(needed.get(part, 0), 2 * max(widths, default=0))
+        if isinstance(entry, Gptq | LowRank):
+            for part in [part for part in entry.parts if part in twin.parts()]:
+                widths = _least_positions(entry, twin.get_submodule(part))
+                needed[part] = max(needed.get(part, 0), 2 * max(widths, default=0))
     return needed
+
+
+def _least_positions(entry: Gptq | LowRank, part: nn.Module) -> list[int]:
+    """What ``entry`` needs for each layer of a part: its inputs, or the less of its inputs and outputs."""
+    if isinstance(entry, Gptq):
+        blocks = find_blocks(part).values()
+        return [linear.in_features for block in blocks for linear in target_linears(block).values()]
+    return [min(linear.in_features, linear.out_features) for linear in target_linears(part).values()]
 
 
 def enough_clips(needed: Mapping[str, int], models: Sequence[Salmonn]) -> tuple[int, int]:
