@@ -284,7 +284,7 @@ def test_the_twin_of_a_packed_folder_can_be_rehearsed_on(
         {"pass": "quantize_embedding"},
     )
     model = small_model("gemma")
-    apply_passes(model, packing, examples * 4, Silent())
+    apply_passes(model, packing, examples, Silent())
     folder = store.save(model, tmp_path / "packed")
     twin = narrow_twin(outline_model(folder).model)
     state = twin.state_dict()
