@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import QuantizeEncoder as QuantizeEncoder
     from audiolm_compress.passes import UnpadAudio as UnpadAudio
     from audiolm_compress.passes import VocabTrim as VocabTrim
-    from audiolm_compress.passes.gptq import quantize_llm as quantize_llm
+    from audiolm_compress.passes.gptq_llm import quantize_llm as quantize_llm
     from audiolm_compress.pipeline import Result as Result
     from audiolm_compress.pipeline import apply_recipe as apply_recipe
     from audiolm_compress.planner import Plan as Plan
@@ -64,7 +64,7 @@ _HOME = {
     "load_model": "salmonn.load",
     "load_recipe": "recipe",
     "plan": "planner",
-    "quantize_llm": "passes.gptq",
+    "quantize_llm": "passes.gptq_llm",
 }
 
 __all__ = sorted(_HOME)

@@ -65,7 +65,7 @@ def densify(model: nn.Module, weight_of: Any) -> None:
 def ours(path: str, calibration: list[Tensor], bits: int, group_size: int) -> tuple[nn.Module, float]:
     from transformers import AutoModelForCausalLM
 
-    from audiolm_compress.passes.gptq import quantize_llm
+    from audiolm_compress.passes.gptq_llm import quantize_llm
     from audiolm_compress.quantization import QuantizedLinear
 
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()

@@ -19,23 +19,23 @@ fast kernel exists.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from audiolm_compress.errors import PassError
-from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
+from audiolm_compress.passes.base import Context, Pass, PassReport
+from audiolm_compress.passes.gptq_report import gptq_report
 from audiolm_compress.passes.part_calibration import calibration_positions, evaluating, part_calibration
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch, empty_linear
 from audiolm_compress.planning.work import Clip
 from audiolm_compress.quantization.blocks import find_blocks, target_linears
 from audiolm_compress.quantization.grids import Scheme
-from audiolm_compress.quantization.kernel_choice import choose_kernel, why_sixteen_bit
+from audiolm_compress.quantization.kernel_choice import choose_kernel
 from audiolm_compress.quantization.layerwise import (
     Layer,
     Options,
@@ -43,8 +43,6 @@ from audiolm_compress.quantization.layerwise import (
     quantize_linears,
     require_positions,
 )
-from audiolm_compress.quantization.linear import QuantizedLinear
-from audiolm_compress.quantization.modules import kernel_report, module_bytes, prepare_modules
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.structure import PARTS
 from audiolm_compress.settings import Settings
@@ -156,7 +154,7 @@ class Gptq(Pass):
         if small:
             names = ", ".join(small)
             left.append(f"{len(small)} layers of fewer than {_FEWEST_OUTPUTS} outputs left alone: {names}")
-        return _report(model, layers, before, after, left)
+        return gptq_report(model, layers, before, after, left)
 
     def _targets(self, model: Salmonn) -> tuple[dict[str, dict[str, nn.Linear]], list[str]]:
         """Part -> full name -> linear layer; and the names of those with too few outputs."""
@@ -255,120 +253,3 @@ class Gptq(Pass):
         """The scheme, progressive where it is asked for and possible."""
         possible = symmetric and bits <= 4 and group_size > 0
         return Scheme(bits, group_size, symmetric, self.progressive and possible)
-
-
-def quantize_llm(
-    model: nn.Module,
-    token_batches: Iterable[Tensor | Mapping[str, Tensor]],
-    *,
-    bits: int = 4,
-    group_size: int = 128,
-    symmetric: bool = True,
-    progress: Progress | None = None,
-) -> PassReport:
-    """Quantise the blocks of a plain causal LM of transformers in place; embedding and head stay as they are.
-
-    Args:
-        model: any ``AutoModelForCausalLM`` whose blocks hold ``nn.Linear`` layers.
-        token_batches: calibration text: token ids [length] or [batch, length], or dictionaries with
-            ``input_ids`` and, where there is padding, ``attention_mask``.
-        bits: 2, 3, 4 or 8.
-        group_size: inputs that share a scale, -1 for whole rows.
-        symmetric: grids without stored zero points.
-        progress: shows one step a block.
-
-    Returns:
-        Errors of every layer, GPTQ's and plain rounding's; bytes before and after; kernels.
-
-    Raises:
-        PassError: unsupported model or settings, or too little calibration data.
-
-    Example:
-        >>> batches = [tokenizer(text, return_tensors="pt") for text in texts]
-        >>> report = quantize_llm(model, batches, bits=4, group_size=32)
-        >>> report.figures["error"] < report.figures["rounding_error"]
-        True
-    """
-    try:
-        scheme = Scheme(bits, group_size, symmetric)
-    except ValueError as error:
-        raise PassError(f"quantize_llm: {error}") from error
-    blocks = find_blocks(model)
-    if not blocks:
-        raise PassError(f"quantize_llm: {type(model).__name__} has no stack of blocks with linear layers")
-    device = next(model.parameters()).device
-    batches = [_token_batch(batch, device) for batch in token_batches]
-    if not batches:
-        raise PassError("quantize_llm: no calibration batches; give token ids")
-    progress = progress or Silent()
-    progress.start("gptq", len(blocks))
-    before = module_bytes(model, set())
-    options = Options(lambda name: scheme, model.set_submodule, advance=progress.advance)
-    with evaluating(model):
-        layers = quantize_blocks(
-            blocks,
-            lambda index: model(**batches[index], use_cache=False),
-            [batch.get("attention_mask") for batch in batches],
-            options,
-        )
-    return _report(model, layers, before, module_bytes(model, set()), [])
-
-
-def _token_batch(batch: Tensor | Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """Arguments of the model for one calibration batch."""
-    fields = batch if isinstance(batch, Mapping) else {"input_ids": batch}
-    kept = {name: fields[name].to(device) for name in ("input_ids", "attention_mask") if name in fields}
-    if "input_ids" not in kept:
-        raise PassError(f"quantize_llm: a calibration batch needs input_ids; it has {sorted(fields)}")
-    return {name: torch.atleast_2d(tensor) for name, tensor in kept.items()}
-
-
-def _ineffective_activations(model: nn.Module) -> list[str]:
-    """A note on the layers whose kernel does not round inputs to 8 bit though it is wanted."""
-    asked = [m for m in model.modules() if isinstance(m, QuantizedLinear) and m.activations == 8]
-    reasons = Counter(reason for layer in asked if (reason := why_sixteen_bit(layer.kernel)))
-    if not reasons:
-        return []
-    counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-    return [f"prefill_activations: 8 has no effect in {reasons.total()} of {len(asked)} layers: {counts}"]
-
-
-def _report(
-    model: nn.Module, layers: Sequence[Layer], before: int, after: int, left: Sequence[str]
-) -> PassReport:
-    """Rows, totals and everything that was not as asked; ``left`` says so of what was not quantised."""
-    notes = [*prepare_modules(model), *_ineffective_activations(model)]
-    notes += [
-        f"{layer.name}: never called in calibration, so plainly rounded" for layer in layers if not layer.rows
-    ]
-    notes += [
-        f"{layer.name}: only {layer.rows} calibration positions for {layer.inputs} inputs"
-        for layer in layers
-        if 0 < layer.rows < layer.inputs
-    ]
-    raised = sorted({layer.damping for layer in layers if layer.rows})[1:]
-    if raised:
-        names = [layer.name for layer in layers if layer.damping in raised]
-        notes.append(f"damping raised to at most {raised[-1]} in {len(names)} layers: {', '.join(names)}")
-    notes += left
-    learnt = [layer for layer in layers if layer.rows]
-    mean = 1 / max(1, len(learnt))
-    error, rounding = (
-        mean * sum(layer.error for layer in learnt),
-        mean * sum(layer.rounding_error for layer in learnt),
-    )
-    return PassReport(
-        changed=True,
-        summary=f"{len(layers)} linear layers quantised; output error {error:.2%}, rounding's {rounding:.2%}",
-        figures={
-            "layers": len(layers),
-            "error": error,
-            "rounding_error": rounding,
-            "bytes_before": before,
-            "bytes_after": after,
-            "saved_bytes": before - after,
-            **{f"layers by {name}": count for name, count in kernel_report(model).items()},
-        },
-        modules=[asdict(layer) | {"method": layer.method} for layer in layers],
-        notes=notes,
-    )

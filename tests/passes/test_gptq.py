@@ -19,7 +19,8 @@ from transformers import (
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context
-from audiolm_compress.passes.gptq import Gptq, quantize_llm
+from audiolm_compress.passes.gptq import Gptq
+from audiolm_compress.passes.gptq_llm import quantize_llm
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization import Int8Linear, QuantizedLinear, Scheme
 from audiolm_compress.quantization.blocks import find_blocks
