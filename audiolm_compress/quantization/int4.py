@@ -17,7 +17,8 @@ from audiolm_compress.quantization.integer_product import (
     ratios_of,
     round_rows,
 )
-from audiolm_compress.quantization.kernels import Buffers, Shape, scales_to_store, stored_parts
+from audiolm_compress.quantization.kernels import Shape, scales_to_store, stored_parts
+from audiolm_compress.quantization.packed_linear import Buffers
 from audiolm_compress.quantization.packing import pack
 
 _int4_product = torch.ops.aten._weight_int4pack_mm_for_cpu.default

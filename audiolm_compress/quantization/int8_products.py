@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from audiolm_compress.quantization.packed_linear import Arrangement, Buffers
+
 LEVELS = 127  # codes of weights and inputs are symmetric
 _PIECE = 2**18  # elements rounded at once: larger temporaries leave the cache, and are paged in at every call
 # Added to a float32 below 2^22, this rounds it to an integer (half to even) and leaves that in the low byte.
@@ -50,18 +52,10 @@ def quantize_rows(x: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
     return codes, scales
 
 
-class Product(Protocol):
-    """A way to hold and multiply 8-bit weights."""
+class Product(Arrangement, Protocol):
+    """A way to hold and multiply 8-bit weights; stored are ``codes`` int8 [out, in] and ``scales`` [out]."""
 
-    name: str
-
-    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
-        """What the product works on, from codes int8 [out, in] and scales [out]."""
-
-    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
-        """The codes int8 [out, in] back from what ``arrange`` gave."""
-
-    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, bias: Tensor | None) -> Tensor:
         """``x`` [rows, in] to [rows, out] in the dtype of ``x``; without gradient."""
 
 
@@ -70,15 +64,15 @@ class Dequantized:
 
     name = "8 bit weights, dequantised"
 
-    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """The stored form itself."""
-        return {"codes": codes, "scales": scales}
+        return _only_stored(stored)
 
-    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
-        """They are held as they are."""
-        return buffers["codes"]
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
+        """The stored form itself."""
+        return _only_stored(buffers)
 
-    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, bias: Tensor | None) -> Tensor:
         """Multiply with the dequantised matrix."""
         weight = buffers["codes"].to(x.dtype).mul_(buffers["scales"].to(x.dtype)[:, None])
         return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
@@ -94,16 +88,16 @@ class OneDnn:
 
     name = "int8 x int8 (oneDNN)"
 
-    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """One opaque tensor, [in, out], which gives the codes back."""
-        packed = torch.ops.onednn.qlinear_prepack(codes.contiguous(), None)
-        return {"packed": packed, "scales": scales, "output_scales": scales.float()}
+        packed = torch.ops.onednn.qlinear_prepack(stored["codes"].contiguous(), None)
+        return {"packed": packed, "scales": stored["scales"], "output_scales": stored["scales"].float()}
 
-    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
         """Unpack."""
-        return buffers["packed"].to_dense().T.contiguous()
+        return {"codes": buffers["packed"].to_dense().T.contiguous(), "scales": buffers["scales"]}
 
-    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, bias: Tensor | None) -> Tensor:
         """Round, multiply, scale."""
         codes, scales = quantize_rows(x, offset=128)
         y = _onednn_product(codes, buffers["packed"], buffers["output_scales"], scales.dtype)
@@ -112,20 +106,20 @@ class OneDnn:
 
 
 class IntMm:
-    """PyTorch's integer product on CUDA."""
+    """PyTorch's integer product on CUDA; works on the stored form."""
 
     name = "int8 x int8 (CUDA)"
     _fewest_rows = 17  # what torch._int_mm takes there
 
-    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """The stored form itself."""
-        return {"codes": codes, "scales": scales}
+        return _only_stored(stored)
 
-    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
-        """They are held as they are."""
-        return buffers["codes"]
+    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
+        """The stored form itself."""
+        return _only_stored(buffers)
 
-    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, bias: Tensor | None) -> Tensor:
         """Round, multiply, scale; few rows are filled up with zeros."""
         codes, scales = quantize_rows(x)
         missing = max(0, self._fewest_rows - len(codes))
@@ -147,6 +141,10 @@ def choose_product(shape: tuple[int, int], device: torch.device) -> tuple[Produc
         f"8 bit weights and activations: no integer product on this {kind} device for this shape; weights "
         "are dequantised at every use, which may be slower than 16 bit"
     )
+
+
+def _only_stored(buffers: Buffers) -> dict[str, Tensor]:
+    return {name: buffers[name] for name in ("codes", "scales")}
 
 
 def _onednn_product(codes: Tensor, packed: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,7 +6,6 @@ form back. `choose_kernel` picks one per layer and says when it is not the one a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme, multiples
 from audiolm_compress.quantization.integer_product import int_mm_is_exact, round_rows
+from audiolm_compress.quantization.packed_linear import Arrangement, Buffers
 from audiolm_compress.quantization.packing import pack, unpack
 
-Buffers = Mapping[str, Tensor]
 _CHUNK = 2_500_000  # weights converted at a time: in the cache; whole matrices take three times as long
 
 
@@ -34,25 +33,14 @@ class Shape(NamedTuple):
     activations: int = 16
 
 
-class Kernel(Protocol):
+class Kernel(Arrangement, Protocol):
     """A way to hold and multiply the quantised weights of a layer of one shape.
 
-    ``buffers`` may hold more than the kernel's own tensors, such as a bias. Where 8-bit activations are
-    wanted, ``outliers`` are the inputs whose values are to have more levels.
+    The stored form is ``qweight`` int32 [words, out], ``scales`` [groups, out], and ``qzeros`` int32 [groups,
+    words] unless the scheme is symmetric. Progressive schemes have the units as ``scales`` [1, out], and
+    ``multiples`` int8 [groups, out]. Where 8-bit activations are wanted, the buffers may hold ``outliers``:
+    the inputs whose values are to have more levels.
     """
-
-    name: str
-
-    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
-        """The buffers that the kernel works on, from the stored form."""
-
-    def restore(self, buffers: Buffers) -> dict[str, Tensor]:
-        """The stored form.
-
-        That is ``qweight`` int32 [words, out], ``scales`` [groups, out], and ``qzeros`` int32 [groups, words]
-        unless the scheme is symmetric. Progressive schemes have the units as ``scales`` [1, out], and
-        ``multiples`` int8 [groups, out].
-        """
 
     def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
         """``x`` [rows, in] times the weights: [rows, out]; without gradient.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +10,20 @@ from torch import Tensor, nn
 from audiolm_compress.quantization.grids import Grid, Scheme
 from audiolm_compress.quantization.kernel_choice import choose_kernel
 from audiolm_compress.quantization.kernels import Dequantize, Kernel, Shape, scales_to_store
+from audiolm_compress.quantization.packed_linear import PackedLinear
 from audiolm_compress.quantization.packing import pack, packed_rows
 
-_NOT_WEIGHTS = ("bias", "outliers")  # buffers that no kernel rearranges
 
-
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(PackedLinear[Kernel]):
     """A linear layer with packed weights.
 
     ``state_dict`` always holds the stored form: ``qweight`` int32 [words, out] (see `packing`), ``scales``
     [groups, out] or, for progressive schemes, the units [1, out] and ``multiples`` int8 [groups, out];
     ``qzeros`` int32 [groups, words] unless symmetric, ``bias`` [out] if there is one, ``outliers`` int64
     [count] if calibration has found inputs to be multiplied with more than 8 bits.
-    `prepare` rearranges it in place for the device's best kernel; moving or casting the module does so again.
     """
+
+    not_weights: ClassVar[tuple[str, ...]] = ("bias", "outliers")
 
     def __init__(
         self,
@@ -44,11 +42,9 @@ class QuantizedLinear(nn.Module):
         kernels round them to 255 levels a position for products of integers, all but ``outliers`` of them,
         which get 15 bits.
         """
-        super().__init__()
-        self.in_features, self.out_features, self.scheme = in_features, out_features, scheme
-        self.activations = activations
-        self.kernel: Kernel = Dequantize(self.shape)
-        self._prepared = False
+        super().__init__(in_features, out_features)
+        self.scheme, self.activations = scheme, activations
+        self.kernel = self._kernel_of_stored_form()
         self.bias: Tensor | None
         self.register_buffer("bias", torch.zeros(out_features, dtype=dtype) if bias else None)
         self.outliers: Tensor | None
@@ -93,11 +89,6 @@ class QuantizedLinear(nn.Module):
         """What a kernel must know."""
         return Shape(self.in_features, self.out_features, self.scheme, self.activations)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Floating type of scales and activations."""
-        return self.get_buffer("scales").dtype
-
     def spec(self) -> dict[str, Any]:
         """What `module_from_spec` needs to build the layer again, without its weights."""
         return {
@@ -113,15 +104,6 @@ class QuantizedLinear(nn.Module):
             "activations": self.activations,
             "outliers": 0 if self.outliers is None else len(self.outliers),
         }
-
-    def prepare(self) -> str:
-        """Rearrange the weights for their device's best kernel; return its warning, "" if there is none."""
-        kernel, warning = choose_kernel(self.shape, self.get_buffer("scales").device, self.dtype)
-        if self._prepared and type(kernel) is type(self.kernel):  # what moves or casts prepares anew
-            return warning
-        self._hold(kernel.arrange(self._stored()))
-        self.kernel, self._prepared = kernel, True
-        return warning
 
     def dense(self) -> Tensor:
         """The weights as a matrix [out, in]."""
@@ -167,41 +149,8 @@ class QuantizedLinear(nn.Module):
             stored["qzeros"] = torch.zeros(groups, words, dtype=torch.int32, device=device)
         return stored
 
-    def _weights(self) -> dict[str, Tensor]:
-        """The module's own dictionary of buffers: looking up attributes costs as much as a small product."""
-        return self._buffers  # type: ignore[return-value]  # bias and outliers may be None
+    def _choose_kernel(self) -> tuple[Kernel, str]:
+        return choose_kernel(self.shape, self.get_buffer("scales").device, self.dtype)
 
-    def _hold(self, buffers: dict[str, Tensor]) -> None:
-        """Make ``buffers`` the weights, and nothing else."""
-        for name in [name for name in self._buffers if name not in _NOT_WEIGHTS]:
-            delattr(self, name)
-        for name, tensor in buffers.items():
-            self.register_buffer(name, tensor)
-
-    def _stored(self) -> dict[str, Tensor]:
-        return self.kernel.restore(self._weights())
-
-    @contextmanager
-    def _in_stored_form(self) -> Iterator[None]:
-        """Inside, the buffers are the stored form; a prepared layer is prepared again afterwards."""
-        self._hold(self._stored())
-        self.kernel = Dequantize(self.shape)
-        yield
-        if self._prepared:
-            self.prepare()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QuantizedLinear:
-        with self._in_stored_form():
-            super()._apply(fn, recurse)
-        return self
-
-    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        for name, tensor in self._stored().items():
-            destination[prefix + name] = tensor if keep_vars else tensor.detach()
-        for name in _NOT_WEIGHTS:
-            if self._buffers[name] is not None:
-                destination[prefix + name] = self._buffers[name]
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        with self._in_stored_form():
-            super()._load_from_state_dict(*args, **kwargs)
+    def _kernel_of_stored_form(self) -> Kernel:
+        return Dequantize(self.shape)

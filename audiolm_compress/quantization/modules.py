@@ -13,6 +13,7 @@ from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.heap import give_back
 from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.quantization.low_rank import LowRankLinear
+from audiolm_compress.quantization.packed_linear import PackedLinear
 
 _KEPT_AT_MOST = 100 * 2**20  # bytes rearranged before what they leave behind is handed back
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -68,7 +69,7 @@ def prepare_modules(model: nn.Module) -> list[str]:
     """Prepare every quantised layer for its device; the distinct warnings, each with its number of layers."""
     counts: dict[str, int] = {}
     freed = 0
-    kinds = QuantizedLinear | Int8Linear | TiedHead
+    kinds = PackedLinear | TiedHead
     for layer in [module for module in model.modules() if isinstance(module, kinds)]:
         warning = layer.prepare()
         if warning:
@@ -96,6 +97,6 @@ def module_bytes(module: nn.Module, seen: set[int]) -> int:
 
 def kernel_report(model: nn.Module) -> dict[str, int]:
     """Number of quantised layers by the kernel that computes them."""
-    names = [m.kernel.name for m in model.modules() if isinstance(m, QuantizedLinear | Int8Linear)]
+    names = [m.kernel.name for m in model.modules() if isinstance(m, PackedLinear)]
     names += [m.kernel_name for m in model.modules() if isinstance(m, TiedHead)]
     return {name: names.count(name) for name in sorted(set(names))}
