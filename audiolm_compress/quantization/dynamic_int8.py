@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from audiolm_compress.quantization.int8_products import LEVELS, Dequantized, Product, choose_product
+from audiolm_compress.quantization.int8_products import Dequantized, Product, choose_product
 from audiolm_compress.quantization.packed_linear import PackedLinear
+from audiolm_compress.quantization.rows import round_weight
 
 
 class Int8Linear(PackedLinear[Product]):
@@ -43,9 +44,7 @@ class Int8Linear(PackedLinear[Product]):
         """Round each output's weights to the nearest of 255 levels; `prepare` is still due."""
         weight, bias = linear.weight, linear.bias
         layer = cls(linear.in_features, linear.out_features, bias=bias is not None, dtype=weight.dtype)
-        scales = (weight.float().abs().amax(1) / LEVELS).to(weight.dtype)
-        scales = torch.where(scales == 0, torch.ones_like(scales), scales)
-        codes = (weight.float() / scales.float()[:, None]).round_().clamp_(-LEVELS, LEVELS).to(torch.int8)
+        codes, scales = round_weight(weight)
         layer._hold({"codes": codes, "scales": scales})
         if bias is not None:
             layer.bias = bias.detach().clone()

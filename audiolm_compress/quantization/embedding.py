@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from audiolm_compress.quantization.kernels import Dequantize, Int8Cpu, converted_product
+from audiolm_compress.quantization.rows import round_weight
 
 _PIECE = 16384  # rows in float32 at a time: a vocabulary of 256k would take gigabytes
 
@@ -39,15 +40,7 @@ class QuantizedEmbedding(nn.Module):
     def from_weight(cls, weight: Tensor, embed_scale: float = 1.0) -> QuantizedEmbedding:
         """Round ``weight`` [rows, width] to the nearest of 255 levels a row."""
         module = cls(*weight.shape, embed_scale=embed_scale, dtype=weight.dtype)
-        weight = weight.detach()
-        largest = torch.cat([part.abs().amax(1) for part in weight.split(_PIECE)])
-        scales = (largest.float() / 127).to(weight.dtype)
-        scales = torch.where(scales == 0, torch.ones_like(scales), scales)
-        codes = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-        pieces = zip(codes.split(_PIECE), weight.split(_PIECE), scales.split(_PIECE), strict=True)
-        for into, part, scale in pieces:
-            into.copy_((part.float() / scale[:, None].float()).round_().clamp_(-127, 127))
-        module.codes, module.scales = codes, scales
+        module.codes, module.scales = round_weight(weight)
         return module
 
     @property

@@ -10,16 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme
-from audiolm_compress.quantization.integer_product import (
-    Ratios,
-    int_mm_is_exact,
-    multiply,
-    ratios_of,
-    round_rows,
-)
+from audiolm_compress.quantization.integer_product import Ratios, int_mm_is_exact, multiply, ratios_of
 from audiolm_compress.quantization.kernels import Shape, scales_to_store, stored_parts
 from audiolm_compress.quantization.packed_linear import Buffers
 from audiolm_compress.quantization.packing import pack
+from audiolm_compress.quantization.rows import round_rows
 
 _int4_product = torch.ops.aten._weight_int4pack_mm_for_cpu.default
 

@@ -14,42 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.packed_linear import Arrangement, Buffers
-
-LEVELS = 127  # codes of weights and inputs are symmetric
-_PIECE = 2**18  # elements rounded at once: larger temporaries leave the cache, and are paged in at every call
-# Added to a float32 below 2^22, this rounds it to an integer (half to even) and leaves that in the low byte.
-_ROUNDER = 1.5 * 2**23
-_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
-
-
-def quantize_rows(x: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
-    """Round each row of ``x`` to the nearest of 255 levels.
-
-    Args:
-        x: floating [rows, width].
-        offset: 0 for int8 codes, 128 for uint8 codes that are larger by it.
-
-    Returns:
-        Codes [rows, width], and scales [rows, 1]: in bfloat16 for bfloat16, else float32.
-    """
-    x = x.contiguous()
-    kind = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    codes = torch.empty(x.shape, dtype=torch.uint8 if offset else torch.int8, device=x.device)
-    scales = torch.empty(len(x), 1, dtype=kind, device=x.device)
-    if not x.numel():
-        return codes, scales.fill_(1)
-    rounder = torch.full((x.shape[1],), _ROUNDER + offset, device=x.device)
-    step = max(1, _PIECE // x.shape[1])
-    for start in range(0, len(x), step):
-        rows, scale = x[start : start + step], scales[start : start + step]
-        # Without their sign, floats are ordered as their bits are; the largest integer is found much faster.
-        bits = rows.view(_BITS[x.dtype])
-        largest = (bits & torch.iinfo(bits.dtype).max).amax(1, keepdim=True).view(x.dtype)
-        # The least normal number keeps rows of zeros from being divided by zero; NaN and infinity stay.
-        scale.copy_((largest.float() / LEVELS).to(kind).clamp_(min=torch.finfo(torch.float32).tiny))
-        shifted = torch.addcmul(rounder, rows.float(), 1 / scale.float())
-        codes[start : start + step] = shifted.view(torch.int32)
-    return codes, scales
+from audiolm_compress.quantization.rows import LEVELS, quantize_rows
 
 
 class Product(Arrangement, Protocol):

@@ -25,6 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from audiolm_compress.quantization.rows import Rounded
+
 _CHUNK = 2_500_000  # weights that are bytes at a time: in the shared cache, and few enough calls
 _MOST_SIXTEENTHS = 254  # 8 * 254 / 16 = 127
 _SIGNS = -0x7777777777777778  # 0x88 in each of eight bytes
@@ -46,53 +48,6 @@ def int_mm_is_exact() -> bool:
         except RuntimeError:  # built without it
             return False
     return True
-
-
-class Rounded(NamedTuple):
-    """Rows of 8-bit integers.
-
-    Attributes:
-        codes: int8, [rows, width].
-        scales: float32, [rows, 1]; the row is about ``scales * codes``.
-        outliers: int64, [count], the inputs whose codes are 128 * ``high`` larger; None if there are none.
-        high: int8, [rows, count].
-    """
-
-    codes: Tensor
-    scales: Tensor
-    outliers: Tensor | None = None
-    high: Tensor | None = None
-
-    def times(self, weight: Tensor) -> Tensor:
-        """The integer product with ``weight`` int8 [width, out]: int32 [rows, out]."""
-        y = torch._int_mm(self.codes, weight)
-        if self.outliers is None or self.high is None:
-            return y
-        return y.add_(torch._int_mm(self.high, weight.index_select(0, self.outliers)), alpha=128)
-
-
-def round_rows(x: Tensor, outliers: Tensor | None = None) -> Rounded:
-    """``x`` [rows, width] on 255 levels a row, ``outliers`` on 128 times as many.
-
-    A row's codes depend on that row alone.
-    """
-    values = x.to(torch.float32, copy=True)
-    tiny = torch.finfo(torch.float32).tiny
-    if outliers is None:
-        scales = _largest(values).div_(127).clamp_(min=tiny)
-        return Rounded(values.div_(scales).round_().to(torch.int8), scales)
-    large = values[:, outliers]
-    values[:, outliers] = 0
-    scales = torch.maximum(_largest(values).div_(127), _largest(large).div_(127 * 128)).clamp_(min=tiny)
-    large.div_(scales).round_()
-    high = large.div(128).round_()
-    values.div_(scales).round_()[:, outliers] = large.sub_(high, alpha=128)
-    return Rounded(values.to(torch.int8), scales, outliers, high.to(torch.int8))
-
-
-def _largest(values: Tensor) -> Tensor:
-    """Largest magnitude of each row, [rows, 1]."""
-    return torch.maximum(values.amax(1, keepdim=True), values.amin(1, keepdim=True).neg_())
 
 
 class Ratios(NamedTuple):

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from audiolm_compress.quantization.grids import Scheme, multiples
-from audiolm_compress.quantization.integer_product import int_mm_is_exact, round_rows
+from audiolm_compress.quantization.integer_product import int_mm_is_exact
 from audiolm_compress.quantization.packed_linear import Arrangement, Buffers
 from audiolm_compress.quantization.packing import pack, unpack
+from audiolm_compress.quantization.rows import round_rows
 
 _CHUNK = 2_500_000  # weights converted at a time: in the cache; whole matrices take three times as long
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from audiolm_compress.quantization import kernel_report, module_from_spec, prepare_modules
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
-from audiolm_compress.quantization.int8_products import Dequantized, OneDnn, quantize_rows
+from audiolm_compress.quantization.int8_products import Dequantized, OneDnn
+from audiolm_compress.quantization.rows import quantize_rows
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

@@ -14,7 +14,8 @@ from audiolm_compress.quantization import (
     module_from_spec,
 )
 from audiolm_compress.quantization.gptq import quantize_rounding
-from audiolm_compress.quantization.integer_product import int_mm_is_exact, ratios_of, round_rows
+from audiolm_compress.quantization.integer_product import int_mm_is_exact, ratios_of
+from audiolm_compress.quantization.rows import round_rows
 
 PROGRESSIVE = Scheme(4, 32, progressive=True)
 FORMATS = [Scheme(4, 32), Scheme(4, 128), PROGRESSIVE, Scheme(4, -1), Scheme(8, -1)]
