@@ -55,7 +55,11 @@ def module_from_spec(spec: dict[str, Any]) -> nn.Module:
 
 
 def tie_heads(model: nn.Module) -> None:
-    """Connect each `TiedHead` of ``model`` with the embedding that its spec names."""
+    """Connect each `TiedHead` of ``model`` with the embedding that its spec names.
+
+    Raises:
+        ValueError: that module is no `QuantizedEmbedding`.
+    """
     for head in [module for module in model.modules() if isinstance(module, TiedHead)]:
         embedding = model.get_submodule(head.embedding_name)
         if not isinstance(embedding, QuantizedEmbedding):
@@ -69,8 +73,7 @@ def prepare_modules(model: nn.Module) -> list[str]:
     """Prepare every quantised layer for its device; the distinct warnings, each with its number of layers."""
     counts: dict[str, int] = {}
     freed = 0
-    kinds = PackedLinear | TiedHead
-    for layer in [module for module in model.modules() if isinstance(module, kinds)]:
+    for layer in [module for module in model.modules() if isinstance(module, PackedLinear | TiedHead)]:
         warning = layer.prepare()
         if warning:
             counts[warning] = counts.get(warning, 0) + 1
