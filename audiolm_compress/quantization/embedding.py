@@ -135,7 +135,7 @@ class TiedHead(nn.Module):
         """``x`` [..., width] -> logits [..., rows]."""
         embedding = self.embedding
         rows = x.reshape(-1, embedding.embedding_dim)
-        if self.kernel_name != "dequantize" and len(rows) <= Int8Cpu.few_rows and not rows.requires_grad:
+        if self.kernel_name == Int8Cpu.name and len(rows) <= Int8Cpu.few_rows and not rows.requires_grad:
             y = torch._weight_int8pack_mm(rows.contiguous(), embedding.codes, embedding.scales)
         else:
             y = converted_product(rows, embedding.codes, embedding.scales)

@@ -123,7 +123,7 @@ def quantize_gptq(
         dtype: scales are rounded to values of this type.
 
     Raises:
-        PassError: H holds NaN or infinite values.
+        PassError: H holds NaN or infinite values, or is not positive with any damping.
     """
     if not torch.isfinite(hessian).all():
         raise PassError(

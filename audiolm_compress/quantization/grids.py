@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BITS = (2, 3, 4, 8)
-GROUP_SIZES = (-1, 16, 32, 64, 128)
 _MOST_MULTIPLE = 15  # times a code of -8 .. 7 it is a byte
 
 # Clipping a group's extremes costs a few large errors and buys a finer step for all. How far it pays depends

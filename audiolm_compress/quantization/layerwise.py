@@ -40,10 +40,10 @@ class Options:
 
     Attributes:
         scheme_of: the scheme of a layer by its full name, or None to leave the layer as it is.
+        replace: puts a module in the place of the one with that full name.
         act_order: round the inputs of largest mean square first.
         damping: share of the mean diagonal added to the Hessian.
         activations: bits of the inputs of the finished layers where many rows are multiplied.
-        replace: puts a module in the place of the one with that full name.
         advance: called after each block.
     """
 
@@ -180,9 +180,7 @@ def _quantize_stages(
             finished[layer.name] = module
     for name, linear in chosen.items():
         scheme = options.scheme_of(name)
-        if (
-            name not in finished and scheme is not None
-        ):  # its forward was never called: no inputs to learn from
+        if name not in finished and scheme is not None:  # the first batch never called it
             result = quantize_rounding(linear.weight, None, scheme, dtype=linear.weight.dtype)
             layer, module = _finish(name, linear, result, scheme, 0, options.activations)
             layers.append(layer)

@@ -42,7 +42,7 @@ def quantize_rows(x: Tensor, offset: int = 0) -> tuple[Tensor, Tensor]:
     """Round each row of ``x`` to the nearest of 255 levels.
 
     Args:
-        x: floating [rows, width].
+        x: float32, bfloat16 or float16, [rows, width].
         offset: 0 for int8 codes, 128 for uint8 codes that are larger by it.
 
     Returns:
