@@ -122,7 +122,12 @@ class Cast(Pass):
                 context.progress.advance()
         if overflown:
             shown = ", ".join(sorted(overflown)[:5])
+            if self.dtype != "float16":  # the others have float32's range
+                raise PassError(
+                    f"cast: {len(overflown)} modules ({shown}) give infinities or NaN, in {self.dtype} as in "
+                    "any type of its range; the model is broken already: remove the passes before it, or "
+                    "check the baseline's weights"
+                )
             raise PassError(
-                f"cast: {self.dtype} overflows in {len(overflown)} modules ({shown}); "
-                f"use bfloat16 for this part"
+                f"cast: float16 overflows in {len(overflown)} modules ({shown}); use bfloat16 for this part"
             )

@@ -42,6 +42,16 @@ def test_overflow_is_found_and_named(small_model: Callable[..., Salmonn], contex
         Cast(parts=("speech_encoder",), dtype="float16").apply(model, context)
 
 
+def test_a_model_that_was_broken_before_is_not_sent_to_the_type_it_is_in(
+    small_model: Callable[..., Salmonn], context: Context
+) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.speech_encoder.layers[1].fc1.weight[0, 0] = torch.nan
+    with pytest.raises(PassError, match=r"speech_encoder\.layers\.1\.fc1.* broken already"):
+        Cast(parts=("speech_encoder",)).apply(model, context)
+
+
 def test_nothing_to_cast_is_said(small_model: Callable[..., Salmonn], context: Context) -> None:
     report = Cast(parts=("llm",), dtype="float32").apply(small_model(), context)
     assert not report.changed
