@@ -116,10 +116,7 @@ class LayerDrop(Pass):
         Raises:
             PassError: no such part or layer, nothing to drop, or no calibration clips where they are needed.
         """
-        if self.part not in model.parts():
-            raise PassError(f"layer_drop: the model has no {self.part}; it has {', '.join(model.parts())}")
-        depth = len(model.layers(self.part))
-        self._check(depth)
+        depth = self._depth(model)
         examples = [context.calibration[index] for index in in_turn(context.calibration, self.loss_clips)]
         if not examples and self.method in ("block_influence", "greedy"):
             raise PassError(f"layer_drop: {self.method} needs calibration clips; give calibration data")
@@ -163,11 +160,8 @@ class LayerDrop(Pass):
 
     def predict(self, sketch: Sketch) -> None:
         """The layers go; where data decides which, the smallest ones are taken to."""
-        if self.part not in sketch.model.parts():
-            raise PassError(f"layer_drop: the model has no {self.part}")
+        depth = self._depth(sketch.model)
         layers = sketch.model.layers(self.part)
-        depth = len(layers)
-        self._check(depth)
         sizes = [sum(p.nbytes for p in [*layer.parameters(), *layer.buffers()]) for layer in layers]
         if self.keep is None or self.method == "even":
             dropped = self._settled(depth)
@@ -200,8 +194,15 @@ class LayerDrop(Pass):
             changes = {"method": "indices", "keep": None, "drop": (last,)}
         return self.model_copy(update=changes | {"loss_clips": 1})
 
-    def _check(self, depth: int) -> None:
-        """Refuse what this depth cannot give."""
+    def _depth(self, model: Salmonn) -> int:
+        """How many layers the part has.
+
+        Raises:
+            PassError: there is no such part, or so many layers cannot give what is asked for.
+        """
+        if self.part not in model.parts():
+            raise PassError(f"layer_drop: the model has no {self.part}; it has {', '.join(model.parts())}")
+        depth = len(model.layers(self.part))
         if self.keep is not None and self.keep >= depth:
             raise PassError(f"layer_drop: keep={self.keep}, but {self.part} has {depth} layers; lower keep")
         wrong = sorted({layer for layer in self.drop or () if not 0 <= layer < depth})
@@ -211,6 +212,7 @@ class LayerDrop(Pass):
             raise PassError(f"layer_drop: drop={list(self.drop or ())} names a layer twice")
         if len(self.drop or ()) == depth:
             raise PassError(f"layer_drop: drop names all {depth} layers of {self.part}; leave one")
+        return depth
 
     def _settled(self, depth: int) -> list[int]:
         """The dropped layers of the methods that need no data."""
