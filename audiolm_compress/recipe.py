@@ -33,16 +33,11 @@ from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.recipe_errors import explain
 from audiolm_compress.recipe_source import Source
-from audiolm_compress.settings import Settings, resolve
+from audiolm_compress.settings import Settings, existing_file, resolve
 
 
 def _annotation(value: str, info: ValidationInfo) -> str:
-    if value == "tiny":
-        return value
-    path = resolve(value, info)
-    if not path.is_file():
-        raise ValueError(f"no such file: {path}")
-    return str(path)
+    return value if value == "tiny" else existing_file(value, info)
 
 
 def _folder(value: str, info: ValidationInfo) -> str:
@@ -70,9 +65,8 @@ def _as_list(value: Any) -> Any:
 AnnotationFile = Annotated[str, AfterValidator(_annotation)]
 Folder = Annotated[str, AfterValidator(_folder)]
 ModelSource = Annotated[str, Field(min_length=1), AfterValidator(_model_source)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
 Checked = TypeVar("Checked", bound=Settings)
-Limit = Number | Literal["noise"] | None
+Limit = float | Literal["noise"] | None
 
 
 class DataSettings(Settings):

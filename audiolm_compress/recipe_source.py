@@ -14,6 +14,8 @@ import yaml
 from audiolm_compress.errors import RecipeError
 
 _DEPTH = 8  # no recipe is nested deeper; an alias that holds itself is nested without end
+# The reader passes on what dates that do not exist (2026-13-45) and endless nesting raise.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 KeyPath = tuple[str | int, ...]
 
 
@@ -59,7 +61,7 @@ class Source:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
             raise RecipeError(f"{path}: cannot read the recipe: {reason}") from None
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
             raise RecipeError(f"{path}: not YAML: {where}{getattr(error, 'problem', error)}") from None
@@ -103,7 +105,7 @@ class Source:
             raise RecipeError(f"--set {override}: expected KEY.PATH=VALUE, such as passes.1.bits=3")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except _NOT_YAML:
             raise RecipeError(f"--set {override}: {text!r} is not a YAML value") from None
         parent: Any = self.content
         for depth, part in enumerate(path):
@@ -113,6 +115,8 @@ class Source:
             elif isinstance(part, str) and parent.get(part) is None:
                 parent[part] = {}
             parent = parent[part]
+        # what stood there before is gone, and with it the lines of its entries
+        self.places = {key: place for key, place in self.places.items() if key[: len(path)] != path}
         self.places[path] = f"--set {override}"
 
 

@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 
 class Settings(BaseModel):
-    """A frozen description: unknown keys are refused, values never change after reading."""
+    """A frozen description: unknown keys and infinite numbers are refused, values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 def resolve(value: str, info: ValidationInfo) -> Path:
@@ -20,11 +20,16 @@ def resolve(value: str, info: ValidationInfo) -> Path:
     return (folder / Path(value).expanduser()).resolve()
 
 
-def _file(value: str, info: ValidationInfo) -> str:
+def existing_file(value: str, info: ValidationInfo) -> str:
+    """The resolved path of a file.
+
+    Raises:
+        ValueError: there is none.
+    """
     path = resolve(value, info)
     if not path.is_file():
         raise ValueError(f"no such file: {path}")
     return str(path)
 
 
-ExistingFile = Annotated[str, AfterValidator(_file)]
+ExistingFile = Annotated[str, AfterValidator(existing_file)]

@@ -102,6 +102,8 @@ goals: {weight_ratio: small}
         ),
         ("passes: [{pass: gptq, bits: 4, bits: 3}]", "passes.0.bits: given twice, first in line 1"),
         ("passes: [", "not YAML: line 1, column "),
+        ("name: 2026-13-45\npasses: [{pass: merge_lora}]", "not YAML: month must be in 1..12"),
+        ("passes: " + 5000 * "[", "not YAML: "),
         ("- pass: gptq", "a recipe is a mapping with the key `passes`, found list"),
         ("", "a recipe is a mapping with the key `passes`, found NoneType"),
         ("!!python/object/apply:os.getcwd []", "not YAML: line 1, column 1"),
@@ -164,11 +166,20 @@ def test_overrides_change_and_add_entries() -> None:
         ("baseline.x=1", "`baseline` is the value 'tiny' and has no entry 'x'"),
         ("0=1", "the recipe has named entries"),
         ("seed=[", "'[' is not a YAML value"),
+        ("name=2026-13-45", "'2026-13-45' is not a YAML value"),
+        ("goals.weight_ratio=.inf", "goals.weight_ratio: found inf; input should be a finite number"),
     ],
 )
 def test_a_wrong_override_is_named(override: str, expected: str) -> None:
     source = {"baseline": "tiny", "passes": [{"pass": "merge_lora"}, {"pass": "gptq"}]}
     assert expected in message(source, override)
+
+
+def test_what_replaces_a_section_is_the_place_of_its_errors(tmp_path: Path) -> None:
+    file = write(tmp_path, "passes:\n  - {pass: gptq, bits: 4}\ngoals: {weight_ratio: -1}")
+    lines = message(file, "passes=[{pass: gptq, bits: 5}]").splitlines()
+    assert lines[1].startswith("  --set passes=[{pass: gptq, bits: 5}], passes.0.bits: found 5; expected")
+    assert lines[2].startswith("  line 3, goals.weight_ratio: found -1; ")
 
 
 class Louder(Pass):

@@ -52,6 +52,7 @@ from audiolm_compress.salmonn.vocabulary import (
     token_ids,
     trim_vocabulary,
 )
+from audiolm_compress.settings import existing_file
 
 LONGER = 1.05  # of held-out texts, from which on the report warns
 
@@ -152,11 +153,7 @@ def count_tokens(model: Salmonn, texts: Sequence[str]) -> Counter[int]:
 
 
 def _text_file(path: Path, info: ValidationInfo) -> Path:
-    """Relative paths start at the recipe's folder, like those of its data."""
-    resolved = ((info.context or {}).get("folder", Path.cwd()) / path.expanduser()).resolve()
-    if not resolved.is_file():
-        raise ValueError(f"no such file: {resolved}")
-    return resolved
+    return Path(existing_file(str(path), info))
 
 
 class VocabTrim(Pass):
