@@ -203,8 +203,11 @@ def predict_passes(recipe: Recipe, sketch: Sketch) -> list[Stage]:
     stages = []
     for position, entry in enumerate(recipe.passes, start=1):
         sketch.begin()
+        before = sketch.layers(), Clip.of(sketch.model)
         with at_pass(recipe, position):
             entry.predict(sketch)
+        if before == (sketch.layers(), Clip.of(sketch.model)) and not sketch.notes:
+            sketch.notes.append("no size will change")
         stages.append(stage_of(entry.kind, sketch))
     return stages
 

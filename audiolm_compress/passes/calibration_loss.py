@@ -5,6 +5,7 @@ loss = - sum over text tokens of log p(token | prompt, audio, tokens before it) 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
@@ -34,6 +35,23 @@ def calibration_loss(model: Salmonn, examples: Sequence[Example], batch_size: in
         raise PassError("the calibration loss needs clips, but there are none; give calibration data")
     starts = range(0, len(examples), batch_size)
     return prepared_loss(model, (model.prepare_training(examples[i : i + batch_size]) for i in starts))
+
+
+def require_finite(loss: float, asker: str) -> None:
+    """Refuse to choose by the data of a model that is broken already.
+
+    Args:
+        loss: the calibration loss before anything is changed.
+        asker: the pass that goes by it.
+
+    Raises:
+        PassError: it is infinite or NaN.
+    """
+    if not math.isfinite(loss):
+        raise PassError(
+            f"{asker}: the calibration loss is {loss} before anything is changed, so the clips cannot tell "
+            "what matters; remove the pass that broke the model, or check the baseline's weights"
+        )
 
 
 def clip_losses(model: Salmonn, examples: Sequence[Example]) -> list[Callable[[], Tensor]]:

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
+from audiolm_compress.passes.calibration_loss import require_finite
 from audiolm_compress.passes.part_calibration import evaluating, part_calibration
 from audiolm_compress.passes.without_layers import LossWithout, loss_without
 from audiolm_compress.planning.sketch import Sketch
@@ -114,7 +115,8 @@ class LayerDrop(Pass):
         """Choose, measure the loss after each layer that goes, and drop them.
 
         Raises:
-            PassError: no such part or layer, nothing to drop, or no calibration clips where they are needed.
+            PassError: no such part or layer, nothing to drop, or where they are needed no calibration clips
+                or a loss that is not finite.
         """
         depth = self._depth(model)
         examples = [context.calibration[index] for index in in_turn(context.calibration, self.loss_clips)]
@@ -131,6 +133,7 @@ class LayerDrop(Pass):
             with evaluating(model), loss_without(model, self.part, examples, self.batch_size) as loss:
                 figures["loss_before"] = loss(())
                 if self.method == "greedy":
+                    require_finite(figures["loss_before"], "layer_drop")
                     rows = self._greedy(depth, loss, context)
                 else:
                     rows = self._rows(model, examples, depth)

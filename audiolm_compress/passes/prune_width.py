@@ -43,7 +43,7 @@ from audiolm_compress.data.example import Example
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
-from audiolm_compress.passes.calibration_loss import calibration_loss, clip_losses
+from audiolm_compress.passes.calibration_loss import calibration_loss, clip_losses, require_finite
 from audiolm_compress.passes.part_calibration import evaluating, part_calibration
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.pruning.choice import best, kept_number, together
@@ -100,7 +100,7 @@ class PruneWidth(Pass):
 
         Raises:
             PassError: no such part, an FFN or attention of unknown build or of packed weights, unmerged LoRA,
-                a share that leaves nothing, or no calibration clips where they are needed.
+                a share that leaves nothing, or, where needed, no calibration clips or no finite loss.
         """
         ffns, attentions, notes = self._targets(model)
         if not ffns and not attentions:
@@ -116,6 +116,8 @@ class PruneWidth(Pass):
         figures: dict[str, Any] = {}
         if examples:
             figures["loss_before"] = calibration_loss(model, examples, self.batch_size)
+        if self.reconstruct:
+            require_finite(figures["loss_before"], "prune_width")
         context.progress.advance()
         with evaluating(model):
             heads, channels = self._choose(model, attentions, ffns, examples)
@@ -229,10 +231,9 @@ class PruneWidth(Pass):
                     f"prune_width: the {self.importance} importance in {inner.name} is not finite; "
                     "take importance: magnitude, or weights of bfloat16 or float32"
                 )
-        heads = scores[: len(attentions)]
+        heads, channels = scores[: len(attentions)], scores[len(attentions) :]
         if self.part == "audio_encoder" and heads:
             heads = [together(heads)] * len(heads)
-        channels = scores[len(attentions) :]
         return (
             [(i, best(s, self._number(i.units, "heads"))) for i, s in zip(attentions, heads, strict=True)],
             [(i, best(s, self._number(i.units, "ffn"))) for i, s in zip(ffns, channels, strict=True)],

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from audiolm_compress.errors import PassError
-from audiolm_compress.passes.base import Context
+from audiolm_compress.passes.base import Context, Pass
 from audiolm_compress.passes.calibration_loss import calibration_loss, clip_losses
+from audiolm_compress.passes.layer_drop import LayerDrop
+from audiolm_compress.passes.prune_width import PruneWidth
 from audiolm_compress.salmonn.model import IGNORED, Salmonn
 
 
@@ -48,3 +50,24 @@ def test_clips_add_up(small_model: Callable[..., Salmonn], context: Context) -> 
 def test_no_clips(small_model: Callable[..., Salmonn]) -> None:
     with pytest.raises(PassError, match="there are none; give calibration data"):
         calibration_loss(small_model(), [])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        PruneWidth(part="speech_encoder", ffn=0.5, importance="magnitude"),
+        LayerDrop(part="speech_encoder", keep=1),
+    ],
+)
+def test_a_broken_model_is_refused_before_it_is_changed(
+    small_model: Callable[..., Salmonn], context: Context, entry: Pass
+) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.speech_encoder.layers[0].fc2.bias[0] = torch.nan
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(PassError, match=f"{entry.kind}: the calibration loss is nan before anything"):
+        entry.apply(model, context)
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(value, after[name]) for name, value in before.items() if not value.isnan().any())
