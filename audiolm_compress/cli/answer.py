@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from audiolm_compress.cli.options import device_option, threads_option
+from audiolm_compress.cli.options import Command, device_option, threads_option
 
 if TYPE_CHECKING:
     from audiolm_compress.salmonn.model import Salmonn
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 _TRANSCRIBE = """\b
 Examples:
@@ -61,13 +58,16 @@ def caption(files: tuple[str, ...], model: str, device: str | None) -> None:
 @_model_options
 def ask(file: str, prompt: str, model: str, device: str | None) -> None:
     """Ask anything about an audio FILE."""
-    _answer((file,), model, device, "qa", prompt)
+    _answer((file,), model, device, "QA", prompt)
 
 
 def _answer(
     files: tuple[str, ...], source: str, device: str | None, kind: str, prompt: str | None = None
 ) -> None:
-    """Read all files first, then answer one after the other; several answers carry their file's name."""
+    """Read all files first, then answer one after the other; several answers carry their file's name.
+
+    ``kind`` of task; with a ``prompt``, the task itself.
+    """
     from audiolm_compress.data.audio import MAX_SECONDS, load_audio
     from audiolm_compress.devices import choose_device
     from audiolm_compress.salmonn.load import load_model
@@ -77,7 +77,7 @@ def _answer(
         if clip.truncated:
             click.echo(f"note: {file} is cut at {MAX_SECONDS} s", err=True)
     model = load_model(source, device=choose_device(device))
-    task = "QA" if prompt is not None else _task(model, kind)
+    task = kind if prompt is not None else _task(model, kind)
     for file, clip in zip(files, clips, strict=True):
         (text,) = model.generate([clip.waveform], task=task, prompt=prompt)
         click.echo(text if len(files) == 1 else f"{file}\t{text}")

@@ -20,6 +20,17 @@ def device_option(command: Command) -> Command:
     )(command)
 
 
+def overrides_option(command: Command) -> Command:
+    """``--set`` of the commands that take a recipe."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY.PATH=VALUE",
+        help="Change an entry of the recipe; repeatable.",
+    )(command)
+
+
 def threads_option(command: Command) -> Command:
     """``--threads``: must act before torch is imported, so it is applied while options are read."""
     return click.option(

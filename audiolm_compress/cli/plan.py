@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from audiolm_compress.cli.options import device_option, threads_option
+from audiolm_compress.cli.options import device_option, overrides_option, threads_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +40,7 @@ How to read it:
     help="Model in place of the recipe's: upstream YAML, saved folder, hub id or `tiny`; configs will do.",
 )
 @device_option
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY.PATH=VALUE",
-    help="Change an entry of the recipe; repeatable.",
-)
+@overrides_option
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write all figures here.")
 @threads_option
 def plan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from audiolm_compress.cli.options import device_option, threads_option
+from audiolm_compress.cli.options import device_option, overrides_option, threads_option
 
 GOALS_MISSED = 3
 
@@ -23,13 +23,7 @@ Examples:
 )
 @click.option("--out", help="Folder for the new model and its report. Default: out/<recipe name>.")
 @device_option
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY.PATH=VALUE",
-    help="Change an entry of the recipe; repeatable.",
-)
+@overrides_option
 @threads_option
 def run(
     recipe: str, baseline: str | None, out: str | None, device: str | None, overrides: tuple[str, ...]
