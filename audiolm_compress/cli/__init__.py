@@ -27,9 +27,9 @@ DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="audiolm-compress")
-@click.option("--debug", is_flag=True, help="Show the whole traceback of an error.")
-@click.pass_context
-def cli(context: click.Context, debug: bool) -> None:
+# `_run` looks for it among the arguments, as errors reach it outside of click's context.
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the whole traceback of an error.")
+def cli() -> None:
     r"""Make SALMONN audio language models smaller and faster, and prove what that cost.
 
     \b
@@ -44,7 +44,6 @@ def cli(context: click.Context, debug: bool) -> None:
 
     Exit codes: 0 done, 2 something in the input is wrong, 3 goals of the recipe missed, 130 interrupted.
     """
-    context.obj = debug
 
 
 for _command in (run, plan, transcribe, caption, ask, bench, passes):

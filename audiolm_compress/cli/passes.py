@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,12 +48,12 @@ def describe(model: type[Pass]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _type(schema: dict[str, object]) -> str:
+def _type(schema: dict[str, Any]) -> str:
     """A JSON schema's type in few words."""
     if "enum" in schema:
-        return " | ".join(map(str, schema["enum"]))  # type: ignore[call-overload]  # JSON schema: a list
+        return " | ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
-        return " | ".join(_type(option) for option in schema["anyOf"])  # type: ignore[attr-defined]  # as above
+        return " | ".join(_type(option) for option in schema["anyOf"])
     if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"  # type: ignore[arg-type]  # as above
+        return f"list of {_type(schema.get('items', {}))}"
     return str(schema.get("const", schema.get("type", "mapping")))
