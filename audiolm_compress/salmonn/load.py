@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.hub import from_hub, is_hub_id
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.upstream import load_upstream
 
@@ -51,8 +51,8 @@ def load_model(
         model = load_upstream(path, dtype, allow_missing)
     elif path.is_dir():
         model = store.load(path)
-    elif not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        model = store.load(_from_hub(str(source)))
+    elif not path.exists() and is_hub_id(str(source)):
+        model = store.load(from_hub(str(source)))
     else:
         raise BaselineError(
             f"baseline {source}: neither 'tiny', nor a folder, nor an upstream .yaml config, "
@@ -62,15 +62,3 @@ def load_model(
         model.cast(dtype)
     # Moving, even to where they are, rearranges the weights of packed layers.
     return model if torch.device(device).type == "cpu" else model.to(device)
-
-
-def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BaselineError(
-            f"baseline {repository}: no such folder here, and the hub gave: {error}"
-        ) from error

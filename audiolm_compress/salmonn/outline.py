@@ -8,7 +8,6 @@ edits included; nothing can be computed with it.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +31,12 @@ from transformers import (
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import BaselineError
-from audiolm_compress.quantization import TiedHead, tie_heads
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.checkpoint import read_checkpoint
 from audiolm_compress.salmonn.connector import Connector
+from audiolm_compress.salmonn.hub import from_hub, is_hub_id
 from audiolm_compress.salmonn.load import TINY
 from audiolm_compress.salmonn.lora import add_lora
 from audiolm_compress.salmonn.model import Salmonn
@@ -52,8 +51,7 @@ from audiolm_compress.salmonn.upstream_config import (
     model_section,
     model_source,
     read_config,
-    read_decode,
-    read_prompts,
+    text_arguments,
 )
 
 # The ``cfg`` of the published BEATs_iter3+ checkpoints, the one that SALMONN uses.
@@ -99,8 +97,8 @@ def outline_model(source: str | Path) -> Outline:
             if not path.is_file():
                 raise BaselineError(f"baseline {source}: no such file")
             return _of_upstream(path)
-        if not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-            path = _configs_from_hub(str(source))
+        if not path.exists() and is_hub_id(str(source)):
+            path = from_hub(str(source), ("*.json", "*.model"))
         if not store.is_model_folder(path):
             raise BaselineError(
                 f"baseline {source}: neither 'tiny', nor a folder that this package saved, nor an upstream "
@@ -184,19 +182,13 @@ def _of_upstream(path: Path) -> Outline:
         llm,
         tokenizer or length_estimator(),
         _extractor(speech_config.to_dict()),
-        read_prompts(section, root, path),
-        {"default": read_decode(config, section, path)},
-        end_symbol=section.get("end_sym", "</s>"),
-        max_text_tokens=section.get("max_txt_len", 128),
+        **text_arguments(config, section, path),
     )
     return _finished(model, tokenizer, notes)
 
 
 def _finished(model: Salmonn, tokenizer: PreTrainedTokenizerBase | None, notes: list[str]) -> Outline:
-    if isinstance(model.causal_lm.get_output_embeddings(), TiedHead):
-        tie_heads(model)
-    else:
-        model.causal_lm.tie_weights()
+    model.tie_head()
     return Outline(model.eval().requires_grad_(False), tokenizer is not None, tuple(notes))
 
 
@@ -242,15 +234,3 @@ def length_estimator() -> PreTrainedTokenizerBase:
     counter = Tokenizer(WordLevel({"?": 0}, unk_token="?"))
     counter.pre_tokenizer = Split(Regex(r"[\s\S]{1,4}"), "isolated")
     return PreTrainedTokenizerFast(tokenizer_object=counter, unk_token="?", pad_token="?")
-
-
-def _configs_from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.model"]))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BaselineError(
-            f"baseline {repository}: no such folder here, and the hub gave: {error}"
-        ) from error

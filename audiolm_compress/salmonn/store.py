@@ -33,7 +33,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.folders import whole_folder
-from audiolm_compress.quantization import TiedHead, module_from_spec, prepare_modules, tie_heads
+from audiolm_compress.quantization import module_from_spec, prepare_modules
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
@@ -204,10 +204,7 @@ def _fill(model: Salmonn, tensors: dict[str, Tensor], aliases: Mapping[str, str]
     tensors |= {alias: tensors[name] for alias, name in aliases.items() if name in tensors}
     check_fit(tensors, model.state_dict(), folder)
     model.load_state_dict(tensors, assign=True)
-    if isinstance(model.causal_lm.get_output_embeddings(), TiedHead):
-        tie_heads(model)
-    else:
-        model.causal_lm.tie_weights()
+    model.tie_head()
 
 
 def _unique(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -20,7 +20,7 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.linear import QuantizedLinear
-from audiolm_compress.quantization.modules import module_bytes
+from audiolm_compress.quantization.modules import module_bytes, tie_heads
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.beats import Beats
 from audiolm_compress.salmonn.connector import Connector
@@ -90,6 +90,13 @@ class Structure(nn.Module):
         forget(self.causal_lm)
         self.set_submodule(name, module)
         self.replaced[name] = module.spec()  # type: ignore[operator]  # nn.Module types every attribute as a module
+
+    def tie_head(self) -> None:
+        """Let the head share the embedding's weights again, where it did, once these have been replaced."""
+        if isinstance(self.causal_lm.get_output_embeddings(), TiedHead):
+            tie_heads(self)
+        else:
+            self.causal_lm.tie_weights()
 
     def set_audio_encoder(self, encoder: Beats | None) -> None:
         """Put another BEATs, without replaced modules, or none in the place of the one there is."""

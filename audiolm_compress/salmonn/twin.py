@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from audiolm_compress.errors import BaselineError
-from audiolm_compress.quantization import TiedHead, module_from_spec, prepare_modules, tie_heads
+from audiolm_compress.quantization import module_from_spec, prepare_modules
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 
@@ -53,10 +53,7 @@ def narrow_twin(model: Salmonn, seed: int = 0) -> Salmonn:
         for name, tensor in twin.state_dict().items()
     }
     twin.load_state_dict(state, assign=True)
-    if isinstance(twin.causal_lm.get_output_embeddings(), TiedHead):
-        tie_heads(twin)
-    else:
-        twin.causal_lm.tie_weights()
+    twin.tie_head()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # slow kernels are the run's to tell
         prepare_modules(twin)

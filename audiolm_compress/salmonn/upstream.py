@@ -38,8 +38,7 @@ from audiolm_compress.salmonn.upstream_config import (
     model_section,
     model_source,
     read_config,
-    read_decode,
-    read_prompts,
+    text_arguments,
 )
 
 PAD_TOKEN = "[PAD]"
@@ -94,10 +93,7 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
         llm,
         tokenizer,
         feature_extractor,
-        read_prompts(section, root, path),
-        {"default": read_decode(config, section, path)},
-        end_symbol=section.get("end_sym", "</s>"),
-        max_text_tokens=section.get("max_txt_len", 128),
+        **text_arguments(config, section, path),
     )
     required = (
         []

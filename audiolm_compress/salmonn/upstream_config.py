@@ -15,7 +15,8 @@ from audiolm_compress.errors import BaselineError, DataError
 from audiolm_compress.salmonn.checkpoint import rename
 from audiolm_compress.salmonn.connector import ConnectorConfig, window_frames
 from audiolm_compress.salmonn.decode import DecodeSettings
-from audiolm_compress.salmonn.prompts import Prompts
+from audiolm_compress.salmonn.hub import is_hub_id
+from audiolm_compress.salmonn.prompts import AUDIO_SLOT, Prompts
 
 HEAD_WIDTH = (
     64  # of every Q-Former: the checkpoint does not tell the number of heads, bert-base has 64 a head
@@ -77,7 +78,7 @@ def model_source(section: Mapping[str, Any], key: str, root: Path, path: Path) -
     local = root / value
     if local.exists():
         return str(local)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", value):
+    if is_hub_id(value):
         return str(value)
     raise BaselineError(
         f"{path}: model.{key}: {local} does not exist, and {value!r} is no hub id (owner/name)"
@@ -105,6 +106,20 @@ def lora_arguments(section: Mapping[str, Any], trained: Mapping[str, Any]) -> di
         "lora_dropout": section.get("lora_dropout", 0.1),
         # Upstream leaves the choice to peft, whose choice for Llama and Gemma is these two.
         "target_modules": sorted(adapted) or ["q_proj", "v_proj"],
+    }
+
+
+def text_arguments(config: Mapping[str, Any], section: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The arguments of ``Salmonn`` that concern text: prompts, decoding and how training texts end.
+
+    Raises:
+        BaselineError: see ``read_prompts`` and ``read_decode``.
+    """
+    return {
+        "prompts": read_prompts(section, path.parent, path),
+        "decode": {"default": read_decode(config, section, path)},
+        "end_symbol": section.get("end_sym", "</s>"),
+        "max_text_tokens": section.get("max_txt_len", 128),
     }
 
 
@@ -147,10 +162,10 @@ def read_prompts(section: Mapping[str, Any], root: Path, path: Path) -> Prompts:
     if section.get("prompt_path"):
         for task, many in _read_json(root / section["prompt_path"]).items():
             # Upstream drops training prompts that have no place for the audio.
-            kept = tuple(prompt for prompt in many if "<SpeechHere>" in prompt)
+            kept = tuple(prompt for prompt in many if AUDIO_SLOT in prompt)
             if len(kept) < len(many):
                 warnings.warn(
-                    f"{task}: {len(many) - len(kept)} training prompts without <SpeechHere> are not used",
+                    f"{task}: {len(many) - len(kept)} training prompts without {AUDIO_SLOT} are not used",
                     stacklevel=2,
                 )
             train[task] = kept
