@@ -67,6 +67,22 @@ class Source:
     limit: int | None = None
 
 
+def read_sources(texts: Sequence[str]) -> list[Source]:
+    """``GROUP=ANNOTATION[:LIMIT]`` with an optional ``@ROOT`` behind the annotation."""
+    sources = []
+    for text in texts:
+        group, _, rest = text.partition("=")
+        rest, _, limit = rest.partition(":")
+        file, _, root = rest.partition("@")
+        annotation = Path(file)
+        sources.append(
+            Source(
+                annotation, Path(root) if root else annotation.parent, group, int(limit) if limit else None
+            )
+        )
+    return sources
+
+
 def bundle_clips(
     sources: Sequence[Source], folder: Path, split: str, suffixes: Mapping[str, str]
 ) -> list[dict[str, Any]]:

@@ -116,16 +116,8 @@ def ctc_texts(network: Network, targets: Targets, items: Sequence[Item], audio_w
     return texts
 
 
-def score(
-    network: Network,
-    wording: Wording,
-    items: Sequence[Item],
-    audio_width: int,
-    bank: Bank | None = None,
-    whole: bool = False,
-) -> tuple[float, list[str]]:
-    """WER of speech or CIDEr-D of sounds (all items of one kind), and the texts."""
-    texts = answers(network, wording, items, audio_width, bank, whole)
+def score(items: Sequence[Item], texts: Sequence[str]) -> float:
+    """WER of answers about speech or CIDEr-D of those about sounds; all items are of one kind."""
     if items[0].kind == "asr":
-        return wer(texts, [item.clip.text for item in items]).wer, texts
-    return cider_d(texts, [list(item.clip.texts) for item in items])[0], texts
+        return wer(texts, [item.clip.text for item in items]).wer
+    return cider_d(texts, [list(item.clip.texts) for item in items])[0]

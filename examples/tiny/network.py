@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
+from audiolm_compress.salmonn.lora import add_lora
 from audiolm_compress.salmonn.prompts import Prompts
 
 TOKENS = 1500 // WINDOW  # audio tokens of the padded form
@@ -266,3 +267,13 @@ class Network(nn.Module):
         lowest = torch.finfo(torch.float32).min
         additive = {name: torch.where(m, 0.0, lowest)[:, None] for name, m in masks.items()}
         return embeds, positions, labels, additive
+
+
+def freeze_llm(network: Network) -> None:
+    """Round the language model to bfloat16, as it will be stored, and put a LoRA beside it to be trained."""
+    for parameter in network.llm.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16).float()
+    network.llm = add_lora(
+        network.llm, r=8, lora_alpha=32, lora_dropout=0.1, target_modules=("q_proj", "v_proj")
+    )
+    network.units.requires_grad_(False)

@@ -82,3 +82,11 @@ def hear_padded(network: Network, bank: Bank, states: States, rng: random.Random
     place = torch.arange(TOKENS)
     own = torch.nn.functional.pad(own, (0, 0, 0, TOKENS - own.shape[1]))
     return torch.where((place < states.tokens[:, None])[..., None], own, tail)
+
+
+def load_bank(path: Path, clips: Path, whisper: Path, beats: Path) -> Bank:
+    """The bank in a file; made at the first call, from training clips and the weights of both encoders."""
+    if not path.exists():
+        bank = make_bank(Whisper(whisper), Beats(beats), clips, ("asr_train", "aac_train"), 96)
+        torch.save(vars(bank), path)
+    return Bank(**torch.load(path, weights_only=True))

@@ -50,3 +50,15 @@ def read_aloud(
         for text, units in rows
     ]
     return network.text_loss(tokens, kept, words, corrupt=0.1)
+
+
+def plan_reading(rows: Sequence[tuple[str, list[int]]], epoch: int, size: int = 64) -> list[list[int]]:
+    """Batches of texts of similar length in random order."""
+    rng = random.Random(epoch)
+    order = rng.sample(range(len(rows)), len(rows))
+    batches = []
+    for begin in range(0, len(order), 6400):
+        pool = sorted(order[begin : begin + 6400], key=lambda i: len(rows[i][0]))
+        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+    rng.shuffle(batches)
+    return batches
