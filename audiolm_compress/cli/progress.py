@@ -31,7 +31,7 @@ class Bars:
             self._bars.advance(self._task, steps)
 
     def finish(self) -> None:
-        """Stop the clock of the open line."""
+        """Stop the clock of the open line; what has been done of it becomes its whole."""
         if self._task is not None:
             self._bars.update(self._task, total=self._bars.tasks[-1].completed or 1)
             self._bars.update(self._task, completed=self._bars.tasks[-1].total)

@@ -15,9 +15,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.errors import DataError
 
-SAMPLE_RATE = 16_000
 FRAME_LENGTH = 400
 FRAME_SHIFT = 160
 MEL_BINS = 128

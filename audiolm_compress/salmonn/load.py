@@ -28,8 +28,8 @@ def load_model(
         source: ``tiny`` (the embedded baseline), a folder that we saved, an upstream YAML config, or the
             hub id (``owner/name``) of a repository with the files of such a folder.
         device: where to put it.
-        dtype: of all weights that are not packed; by default encoders and connector of an upstream
-            config are float32, its LLM has the dtype of its checkpoint, and a folder has its own.
+        dtype: of all weights that are not packed; by default Whisper and connector of an upstream config
+            are float32, its BEATs and LLM have the dtypes of their files, and a folder has its own.
         allow_missing: of an upstream config, leave trainable tensors that its ``.pth`` lacks as they were
             initialised instead of failing.
 

@@ -49,8 +49,8 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
 
     Args:
         path: the YAML file. Relative paths in it are relative to it; what is no local path is a hub id.
-        dtype: of all parts; by default the encoders and the connector are float32 and the LLM has the
-            dtype of its checkpoint.
+        dtype: of the LLM; by default that of its checkpoint. BEATs has that of its file, Whisper and the
+            connector are float32.
         allow_missing: leave tensors that the ``.pth`` does not have as they were initialised.
 
     Returns:
