@@ -142,12 +142,13 @@ def _of_upstream(path: Path) -> Outline:
     notes: list[str] = []
     trained = _trained_shapes(section, root, notes)
     try:
-        speech_config = WhisperConfig.from_pretrained(model_source(section, "whisper_path", root, path))
+        whisper = model_source(section, "whisper_path", root, path)
+        speech_config = WhisperConfig.from_pretrained(whisper, token=section.get("token"))
         source = llm_source(section, root, path)
         llm_config = AutoConfig.from_pretrained(source, token=section.get("token"))
     except (OSError, ValueError) as error:
         raise BaselineError(f"baseline {path}: a config cannot be read: {error}") from error
-    tokenizer, missing = _tokenizer(source)
+    tokenizer, missing = _tokenizer(source, section.get("token"))
     notes += missing
     if tokenizer is not None:
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
@@ -216,7 +217,7 @@ def _extractor(speech_config: Mapping[str, Any]) -> WhisperFeatureExtractor:
     return WhisperFeatureExtractor(feature_size=speech_config.get("num_mel_bins", 80))
 
 
-def _tokenizer(source: str) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
+def _tokenizer(source: str, token: str | None = None) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
     """The tokenizer; None and a note where only the configs of a model are there."""
     missing = [f"no tokenizer in {Path(source).name}: prompts are counted as 4 characters a token"]
     folder = Path(source)
@@ -224,7 +225,7 @@ def _tokenizer(source: str) -> tuple[PreTrainedTokenizerBase | None, list[str]]:
     if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None, missing
     try:
-        return AutoTokenizer.from_pretrained(source), []
+        return AutoTokenizer.from_pretrained(source, token=token), []
     except (OSError, ValueError):
         return None, missing
 
