@@ -85,6 +85,12 @@ class Cache:
                 self.positions, (0, self.capacity - self.positions.shape[1]), value=NOWHERE
             )
 
+    def positions_of(self, columns: int) -> Tensor:
+        """The positions of the first ``columns``: int64 [batch, or 1 if all are alike, columns]."""
+        if self.positions is None:
+            return torch.arange(columns, device=self.device)[None]
+        return self.positions[:, :columns]
+
     def place(self, positions: Tensor) -> None:
         """Note the positions [batch, new columns] of columns that are about to be written."""
         if self.positions is None:

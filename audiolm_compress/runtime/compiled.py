@@ -1,9 +1,10 @@
 """Decode steps through torch.compile: static shapes, one graph for all steps of a cache.
 
 Attention then reads the whole cache under a mask instead of the columns in use, so that no shape changes from
-token to token; the cache's capacity is rounded up coarsely, so that few capacities, and graphs, occur. For
-the same reason only single texts are compiled, which is where small operations count most: batches and beams,
-whose number of rows changes from call to call, run as they are.
+token to token. A token's column and its position are numbers in tensors, and need not be equal: un-padded
+audio leaves a gap between positions. The cache's capacity is rounded up coarsely, so that few capacities, and
+graphs, occur. For the same reason only single texts are compiled, which is where small operations count most:
+batches and beams, whose number of rows changes from call to call, run as they are.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class CompiledSteps:
         self._decoder = decoder
         from torch._dynamo.exc import FailOnRecompileLimitHit  # takes seconds, and only compiling needs it
 
-        self.note = "decode steps of single texts are compiled by torch.compile"
+        self.note = "decode steps of single texts are compiled by torch.compile; batches and beams are not"
         self._compiled = torch.compile(self._token, dynamic=False, fullgraph=True)
         self._failures = (RuntimeError, FailOnRecompileLimitHit)  # all others of torch.compile are the former
         self._usable = True
@@ -47,32 +48,53 @@ class CompiledSteps:
     @torch.inference_mode()
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
         """As ``Decoder.step``."""
-        if not self._usable or cache.batch > 1 or cache.positions is not None:
+        if not self._usable or cache.batch > 1:
             return self._decoder.step(tokens, cache)
         cache.reserve(1, COLUMNS)
         table = self._decoder.rotary
-        table.reach(cache.capacity)
-        cosines, sines = table.cosines[cache.length], table.sines[cache.length]
+        table.reach(cache.capacity + cache.ahead)
         column = torch.tensor([cache.length], device=tokens.device)
+        position = (column if cache.next_positions is None else cache.next_positions)[:, None]
+        cosines, sines = table.cosines[position][:, :, None], table.sines[position][:, :, None]
+        keys = cache.positions_of(cache.capacity)
         try:
-            logits = self._compiled(tokens, column, cosines, sines, cache.held())
+            logits = self._compiled(tokens, column, position, keys, cosines, sines, cache.held())
         except self._failures as error:
             self._usable = False
             reason = (str(error.__cause__ or error).strip() or "no reason given").splitlines()[0]
             self.note = f"decode steps are not compiled: {type(error).__name__}: {reason}"
             warnings.warn(self.note, stacklevel=2)
             return self._decoder.step(tokens, cache)
+        if cache.positions is not None:
+            cache.place(position)  # not before: where compiling failed, the decoder's step does so
         cache.advance(1)
         return logits
 
     def _token(
-        self, tokens: Tensor, column: Tensor, cosines: Tensor, sines: Tensor, held: Sequence[Tensor]
+        self,
+        tokens: Tensor,
+        column: Tensor,
+        position: Tensor,
+        keys: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        held: Sequence[Tensor],
     ) -> Tensor:
+        """The traced step; what differs from token to token is in tensors, whose shapes stay.
+
+        Args:
+            tokens: int64 [1].
+            column: int64 [1], where the cache has room for the new keys and values.
+            position: int64 [1, 1], of the token.
+            keys: int64 [1, capacity], positions of the columns before; what stands in others does not matter.
+            cosines: [1, 1, 1, head_dim], of the position; looked up outside, as the table grows.
+            sines: as ``cosines``.
+            held: see ``Cache.layers``.
+        """
         decoder = self._decoder
-        keys = torch.arange(held[0].shape[3], device=tokens.device)[None]
         masks: dict[int | None, Tensor | None] = {}
         for window in (None, *decoder.windows):
-            seen = visible(column[None], column, keys, window)
+            seen = visible(position, column, keys, window)
             masks[window] = (seen if decoder.layers[0].fused else additive(seen, decoder.dtype))[:, None]
 
         def store(layer: Layer, memory: Tensor, fresh: Tensor) -> Tensor:

@@ -195,11 +195,7 @@ class Decoder:
         fused = self.layers[0].fused
         columns = torch.arange(cache.length, end, device=self.device)
         plain = not cache.padded
-        keys = (
-            torch.arange(end, device=self.device)[None]
-            if cache.positions is None
-            else cache.positions[:, :end]
-        )
+        keys = cache.positions_of(end)
         masks: dict[int | None, Tensor | None] = {}
         for window in (None, *self.windows):
             within = window is None or end + cache.ahead <= window

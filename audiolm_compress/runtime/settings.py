@@ -19,7 +19,7 @@ class RuntimeSettings(Settings):
     )
     compile: bool = Field(
         False,
-        description="decode steps of single clips in the native engine through torch.compile, without CUDA "
-        "graphs; the first tokens take a minute or more, and a model that cannot be compiled as a whole runs "
-        "without, with a warning",
+        description="greedy decode steps of single clips in the native engine through torch.compile, without "
+        "CUDA graphs; the first tokens take a minute or more, and a model that cannot be compiled as a whole "
+        "runs without, with a warning",
     )

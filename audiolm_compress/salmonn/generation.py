@@ -36,8 +36,6 @@ def runtime_note(model: Salmonn) -> str:
         return f"the LLM runs in transformers' own forward and generate: {reason}{uncached}"
     if not model.runtime.compile:
         return ""
-    if model.audio_positions is not None:
-        return "decode steps are not compiled: un-padded audio leaves a gap between positions"
     return engine_of(model.causal_lm, compiled=True).note
 
 

@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedModel
 
+from audiolm_compress.runtime import fallback
+from audiolm_compress.runtime.answers import Search
+from audiolm_compress.runtime.beam_search import beam_search
 from audiolm_compress.runtime.engine import Engine, engine_of
+from audiolm_compress.runtime.greedy import greedy
 
 
 def small_llm(width: int) -> PreTrainedModel:
@@ -74,6 +78,47 @@ def test_compiled_steps_give_the_same_logits() -> None:
     with limited, pytest.warns(UserWarning, match="not compiled: FailOnRecompileLimitHit"):
         engine.prefill(*texts(llm), room=300)[1].step(torch.tensor([1]))
     assert engine_of(llm) is not engine
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside of torch.compile
+def test_positions_with_a_gap() -> None:
+    """As transformers, reading a text with masked columns in the gap: there, windows count positions too."""
+    import torch._dynamo.config as dynamo
+
+    llm = small_llm(48)
+    embeds, mask = texts(llm)
+    before, gap = 7, 4
+    positions = torch.arange(embeds.shape[1])[None]
+    positions = positions + gap * (positions >= before)
+    filled = embeds.new_zeros(1, embeds.shape[1] + gap, embeds.shape[2])
+    filled[:, positions[0]] = embeds
+    holed = torch.zeros(filled.shape[:2], dtype=torch.int64)
+    holed[:, positions[0]] = 1
+    places = torch.arange(len(holed[0]))[None]
+
+    engine = Engine(llm, compiled=True)
+    first, reading = engine.prefill(embeds, mask, positions=positions)
+    expected, theirs = fallback.prefill(llm, filled, holed, places)
+    torch.testing.assert_close(first, expected, atol=1e-5, rtol=1e-4)
+    with dynamo.patch(error_on_recompile=True):  # one graph for all tokens
+        for token in torch.arange(5)[:, None]:
+            torch.testing.assert_close(reading.step(token), theirs.step(token), atol=1e-5, rtol=1e-4)
+            if "not compiled" in engine.note:
+                pytest.skip(engine.note)
+        for beams, find in ((1, greedy), (3, beam_search)):
+            search = Search(max_new_tokens=8, ends=(1,), pad=0, num_beams=beams)
+            ours = find(*engine.prefill(embeds, mask, positions=positions), search, mask)
+            ids = llm.generate(
+                inputs_embeds=filled,
+                attention_mask=holed,
+                position_ids=places,
+                max_new_tokens=8,
+                num_beams=beams,
+                do_sample=False,
+            )
+            assert ours.tolist() == ids.tolist()
+    assert "not compiled" not in engine.note
 
 
 @pytest.mark.slow
