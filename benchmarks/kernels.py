@@ -1,36 +1,41 @@
-"""Each kernel of the quantised layers against the 16-bit Linear, over shapes and numbers of rows.
+"""Every product of the quantised layers against the 16-bit Linear, over shapes and numbers of rows.
 
-    python benchmarks/kernels.py                      # all shapes: below four minutes on two cores
-    python benchmarks/kernels.py --shape 2304:9216    # inputs:outputs; prints only
+    python benchmarks/kernels.py                      # all shapes; some minutes on two quiet cores
+    python benchmarks/kernels.py --shape 2304:9216    # inputs:outputs; prints, and writes only with --out
 
-Figures are milliseconds of one call, the least of many, on all cores unless ``--threads`` says so: other
-work on the machine adds to a time and never takes from it. Rows are single positions, a token of a clip each,
-or the positions of a prompt: their precision differs. For every point the result names the kernel that a
-layer chooses by itself and the fastest one; the note says why where they are not the same. `few_rows` of the
-kernels in quantization/ comes from these tables. Writes results/kernels_cpu.json.
+As many cores as OMP_NUM_THREADS names, else all, and nothing else may run. Rows are single positions, a token
+of a clip each, or the positions of a prompt: layers may treat them differently.
+
+Products take turns with each other and with the 16-bit Linear for several rounds, in which each time is the
+least of some calls. A ratio is the median over the rounds of the ratio within a round. Noise is the median
+difference between the two times that the 16-bit Linear gets in a round. A product that takes more than twice
+as long as the fastest in the first round is out of the race and keeps the figure of that round.
+
+For every point the result names the product that the layer chooses by itself, the fastest one, and both times
+as ratios to the 16-bit Linear. Where the chosen one is slower than the fastest by more than the noise, a note
+says why it is chosen. The thresholds of the kernels in quantization/ come from these tables. Writes
+results/kernels_cpu.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
+import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from kernel_products import Call, Choice, int8, packed
+from result_file import write_result
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
-from audiolm_compress.quantization import QuantizedLinear, Scheme
-from audiolm_compress.quantization.dynamic_int8 import Int8Linear
-from audiolm_compress.quantization.gptq import quantize_rounding
+from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.quantization import Scheme
 
 RESULTS = Path(__file__).parent / "results" / "kernels_cpu.json"
 SHAPES = {
@@ -43,133 +48,120 @@ SHAPES = {
     "tiny, query": (256, 256),
     "tiny, up": (256, 1024),
 }
-ROWS = (1, 4, 16, 32, 64, 128, 500)
+ROWS = (1, 4, 16, 32, 128, 500)
 FORMATS = {
     "int4 g32": Scheme(4, 32),
     "int4 g128": Scheme(4, 128),
-    "int4 g32 progressive": Scheme(4, 32, progressive=True),
+    "int4 g64 progressive": Scheme(4, 64, progressive=True),
     "int8 weight-only": Scheme(8, -1),
 }
-ALL = 10**9  # rows
-# Name of a product -> settings of the kernel's object that force it.
-PRODUCTS: dict[int, dict[str, dict[str, Any]]] = {
-    4: {
-        "int4 product": {"few_rows": ALL, "integer": False},
-        "bytes by bytes": {"integer": True},
-        "dequantised tiles (16-bit inputs)": {"few_rows": 0, "integer": False},
-    },
-    8: {
-        "int8 product": {"few_rows": ALL, "integer": False},
-        "bytes by bytes": {"integer": True},
-        "converted (16-bit inputs)": {"few_rows": 0, "integer": False},
-    },
-}
-NOISE = 1.1  # times that differ by less are taken for equal
-SECONDS, CALLS = 0.06, 60  # for one figure
+ENCODER_LAYER = "int8 encoder layer"
+SIXTEEN_BIT, AGAIN = "16-bit Linear", "16-bit Linear, second time in a round"
+ROUNDS = 5
+SECONDS, CALLS = 0.01, 20  # for one time: calls until either is reached
+HOPELESS = 2.0
 
 
-def milliseconds(call: Callable[[], Tensor]) -> float:
-    call()
+def least_seconds(call: Call, x: torch.Tensor) -> float:
     times: list[float] = []
-    while len(times) < 4 or (sum(times) < SECONDS and len(times) < CALLS):
+    while sum(times) < SECONDS and len(times) < CALLS:
         start = time.perf_counter()
-        call()
+        call(x)
         times.append(time.perf_counter() - start)
-    return round(min(times) * 1e3, 4)
+    return min(times)
 
 
-@contextmanager
-def forced(kernel: Any, settings: dict[str, Any]) -> Iterator[None]:
-    """Inside, ``kernel`` uses one of its products for any number of rows."""
-    before = {name: getattr(kernel, name) for name in settings}
-    for name, value in settings.items():
-        setattr(kernel, name, value)
-    yield
-    for name, value in before.items():
-        setattr(kernel, name, value)
+def race(products: dict[str, Call], linear: Call, kept: set[str], x: torch.Tensor) -> dict[str, list[float]]:
+    """Seconds of every product in each round; only the ``kept`` are always in the race to its end."""
+    field = {SIXTEEN_BIT: linear, **products, AGAIN: linear}
+    times: dict[str, list[float]] = {name: [] for name in field}
+    for call in products.values():
+        call(x)  # some make their code at the first call
+    for turn in range(ROUNDS):
+        for name, call in field.items():
+            times[name].append(least_seconds(call, x))
+        if turn == 0:
+            limit = HOPELESS * min(times[name][0] for name in products)
+            staying = {SIXTEEN_BIT, AGAIN, *kept}
+            field = {name: call for name, call in field.items() if name in staying or times[name][0] <= limit}
+    return times
 
 
-def packed(weight: Tensor, scheme: Scheme) -> QuantizedLinear:
-    """A layer as the pass gptq makes them, its first sixteen inputs named as outliers."""
-    result = quantize_rounding(weight, None, scheme, dtype=torch.bfloat16)
-    layer = QuantizedLinear.from_codes(
-        result.codes, result.grid, scheme, None, torch.bfloat16, activations=8, outliers=torch.arange(16)
+def verdict(times: dict[str, list[float]], chosen: str, reasons: dict[str, str]) -> dict[str, Any]:
+    """What the times of a race say of the chosen product."""
+
+    def ratio(name: str, to: str) -> float:
+        return statistics.median(a / b for a, b in zip(times[name], times[to], strict=False))
+
+    products = [name for name in times if name not in (SIXTEEN_BIT, AGAIN)]
+    fastest = min(products, key=lambda name: ratio(name, SIXTEEN_BIT))
+    noise = statistics.median(
+        max(a, b) / min(a, b) - 1 for a, b in zip(times[SIXTEEN_BIT], times[AGAIN], strict=True)
     )
-    layer.prepare()
-    return layer
-
-
-def point(layer: QuantizedLinear, x: Tensor, dense: float, single: bool) -> dict[str, Any]:
-    """Times of all products of ``layer`` for the rows ``x``, and which it would choose for such positions."""
-    kernel: Any = layer.kernel
-    products = PRODUCTS[layer.scheme.bits]
-    times: dict[str, float] = {}
-    for name, settings in products.items():
-        with forced(kernel, settings):
-            times[name] = milliseconds(partial(layer, x))
-    few, integer, sixteen_bit = products
-    chosen = few if len(x) <= kernel.few_rows else sixteen_bit
-    if single:
-        del times[integer]  # of another precision: no choice
-    elif kernel.integer:
-        chosen = integer
-    fastest = min(times, key=lambda name: times[name])
-    note = ""
-    if times[chosen] > NOISE * times[fastest]:
-        note = f"the threshold, {kernel.few_rows} rows, is one for all layers of this kind"
-        if chosen == integer:
-            note = "all prompts have 8-bit inputs, short ones too: a clip's result is the same in every batch"
+    lag = ratio(chosen, fastest)
     return {
-        "milliseconds": times,
         "chosen": chosen,
+        "ratio": round(ratio(chosen, SIXTEEN_BIT), 3),
         "fastest": fastest,
-        "ratio to 16 bit": round(times[chosen] / dense, 3),
-        "note": note,
+        "fastest_ratio": round(ratio(fastest, SIXTEEN_BIT), 3),
+        "chosen_to_fastest": round(lag, 3),
+        "noise": round(noise, 3),
+        "note": reasons[fastest] if lag > 1 + noise else "",
+        "milliseconds": {
+            name: round(1e3 * statistics.median(times[name]), 4) for name in (SIXTEEN_BIT, *products)
+        },
     }
 
 
-def measure(inputs: int, outputs: int) -> dict[str, Any]:
-    """Format -> rows -> what `point` finds."""
-    weight = torch.randn(outputs, inputs)
-    x = {rows: torch.randn(rows, inputs, dtype=torch.bfloat16) for rows in ROWS}
+def measure(inputs: int, outputs: int) -> Iterator[dict[str, Any]]:
+    """Yield what is found at every layer and number of rows."""
     linear = nn.Linear(inputs, outputs, bias=False, dtype=torch.bfloat16)
-    dense = {rows: milliseconds(partial(linear, x[rows])) for rows in ROWS}
-    figures: dict[str, Any] = {"16-bit Linear": dense}
-    for name, scheme in FORMATS.items():
-        layer = packed(weight, scheme)
-        for positions in ("single positions", "prompt"):
-            single = positions != "prompt"
-            points = {rows: point(layer, x[rows], dense[rows], single) for rows in ROWS}
-            figures[f"{name}, {positions}"] = points
-    int8 = Int8Linear.from_linear(linear)
-    int8.prepare()
-    times = {rows: milliseconds(partial(int8, x[rows])) for rows in ROWS}
-    figures["int8 encoder layer"] = {
-        rows: {
-            "milliseconds": {int8.kernel.name: times[rows]},
-            "chosen": int8.kernel.name,
-            "fastest": int8.kernel.name,
-            "ratio to 16 bit": round(times[rows] / dense[rows], 3),
-            "note": "",
-        }
-        for rows in ROWS
-    }
-    return figures
+    rows = {count: torch.randn(count, inputs, dtype=torch.bfloat16) for count in ROWS}
+    for layer in (*FORMATS, ENCODER_LAYER):
+        subject = packed(linear.weight.float(), FORMATS[layer]) if layer in FORMATS else int8(linear)
+        for count, x in rows.items():
+            kept = {choice.product(count) for choice in subject.choices}
+            times = race(subject.products, linear, kept, x)
+            for choice in subject.choices:
+                found = verdict(times, choice.product(count), choice.reasons)
+                yield {"layer": _name(layer, choice), "rows": count, **found}
 
 
-def table(shape: str, figures: dict[str, Any]) -> Table:
-    shown = Table(
-        title=f"{shape}: chosen kernel's time as a ratio to the 16-bit Linear; * is not the fastest"
-    )
-    shown.add_column("rows")
-    for rows in ROWS:
-        shown.add_column(str(rows), justify="right")
-    shown.add_row("16-bit Linear, ms", *(f"{figures['16-bit Linear'][rows]:.3f}" for rows in ROWS))
-    for name, points in figures.items():
-        if name != "16-bit Linear":
-            cells = (points[rows] for rows in ROWS)
-            shown.add_row(name, *(f"{p['ratio to 16 bit']:.2f}{'*' if p['note'] else ''}" for p in cells))
+def _name(layer: str, choice: Choice) -> str:
+    return f"{layer}, {choice.positions}" if choice.positions else layer
+
+
+def table(shape: str, points: list[dict[str, Any]]) -> Table:
+    """A row a point."""
+    shown = Table(title=f"{shape}: times as ratios to the 16-bit Linear")
+    for head in ("layer", "rows", "chosen", "ratio", "fastest", "ratio", "noise", "note"):
+        shown.add_column(head, justify="right" if head in ("rows", "ratio", "noise") else "left")
+    before = ""
+    layers = list(dict.fromkeys(point["layer"] for point in points))
+    for point in sorted(points, key=lambda point: layers.index(point["layer"])):
+        if point["layer"] != before:
+            shown.add_section()
+        same = point["fastest"] == point["chosen"]
+        shown.add_row(
+            point["layer"] if point["layer"] != before else "",
+            str(point["rows"]),
+            point["chosen"],
+            f"{point['ratio']:.2f}",
+            "the same" if same else point["fastest"],
+            "" if same else f"{point['fastest_ratio']:.2f}",
+            f"{point['noise']:.1%}",
+            point["note"],
+        )
+        before = point["layer"]
     return shown
+
+
+def summary(points: list[dict[str, Any]]) -> str:
+    """How often the chosen product is the fastest."""
+    fastest = sum(point["chosen"] == point["fastest"] for point in points)
+    noted = sum(bool(point["note"]) for point in points)
+    within = len(points) - fastest - noted
+    return f"{len(points)} points: fastest {fastest}, within noise of it {within}, slower with a note {noted}"
 
 
 @torch.inference_mode()
@@ -177,30 +169,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shape", action="append", metavar="INPUTS:OUTPUTS")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--shape", action="append", metavar="INPUTS:OUTPUTS", help="this one; repeatable")
+    parser.add_argument("--out", type=Path, help=f"result file; default results/{RESULTS.name}")
     arguments = parser.parse_args()
     shapes = SHAPES
     if arguments.shape:
-        shapes = {shape: tuple(map(int, shape.split(":"))) for shape in arguments.shape}  # type: ignore[misc]
-    torch.set_num_threads(arguments.threads)
+        given = [tuple(map(int, shape.split(":"))) for shape in arguments.shape]
+        shapes = {f"{inputs}:{outputs}": (inputs, outputs) for inputs, outputs in given}
+    out = arguments.out or (None if arguments.shape else RESULTS)
     torch.manual_seed(0)
-    result: dict[str, Any] = {
-        "device": "cpu",
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "machine": platform.machine(),
-        "torch": torch.__version__,
-        "threads": arguments.threads,
-        "unit": "milliseconds of one call",
-        "shapes": {},
+    content: dict[str, Any] = {
+        "environment": describe_environment("cpu", 0),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "rounds": ROUNDS,
+        "points": [],
     }
+    console = Console(width=170)
+    per_shape = len(ROWS) * (2 * len(FORMATS) + 1)
+    stderr = Console(stderr=True)
     for name, (inputs, outputs) in shapes.items():
-        figures = measure(inputs, outputs)
-        result["shapes"][name] = {"inputs": inputs, "outputs": outputs} | figures
-        Console(width=120).print(table(f"{name} ({inputs} -> {outputs})", figures))
-    if not arguments.shape:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        found = track(measure(inputs, outputs), f"{name} ({inputs} -> {outputs})", per_shape, console=stderr)
+        sizes = {"shape": name, "inputs": inputs, "outputs": outputs}
+        content["points"] += [sizes | point for point in found]
+    for name, (inputs, outputs) in shapes.items():
+        points = [point for point in content["points"] if point["shape"] == name]
+        console.print(table(f"{name} ({inputs} -> {outputs})", points))
+    console.print(summary(content["points"]))
+    if out:
+        write_result(out, content)
 
 
 if __name__ == "__main__":
