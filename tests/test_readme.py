@@ -14,7 +14,10 @@ import soundfile
 from click.testing import CliRunner
 
 from audiolm_compress.cli import cli
+from audiolm_compress.cli.plan import plan
+from audiolm_compress.cli.run import run
 from audiolm_compress.data.audio import load_audio
+from audiolm_compress.recipe import load_recipe
 from audiolm_compress.salmonn.load import TINY
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +79,14 @@ def test_commands_are_understood(arguments: list[str]) -> None:
     assert known.exit_code == 0
     for option in (argument for argument in arguments if argument.startswith("--")):
         assert option in known.output
+
+
+@pytest.mark.parametrize("text", [README, run.epilog or "", plan.epilog or ""], ids=["readme", "run", "plan"])
+def test_changes_to_the_recipe_are_accepted(text: str) -> None:
+    """Examples of ``--set`` name entries that recipes/gemma2_4bit.yaml has, and values that they take."""
+    changes = [change for change in re.findall(r"--set ([\w.]+=\w+)(?![\w.])", text) if "passes" in change]
+    assert changes
+    load_recipe(ROOT / "recipes" / "gemma2_4bit.yaml", changes)
 
 
 @pytest.mark.parametrize("name", ["transcribe", "caption", "ask"])
