@@ -9,7 +9,7 @@ of a clip each, or the positions of a prompt: layers may treat them differently.
 Products take turns with each other and with the 16-bit Linear for several rounds, in which each time is the
 least of some calls. A ratio is the median over the rounds of the ratio within a round. Noise is the median
 difference between the two times that the 16-bit Linear gets in a round. A product that takes more than twice
-as long as the fastest in the first round is out of the race and keeps the figure of that round.
+as long as the fastest in the first two rounds is out of the race.
 
 For every point the result names the product that the layer chooses by itself, the fastest one, and both times
 as ratios to the 16-bit Linear. Where the chosen one is slower than the fastest by more than the noise, a note
@@ -59,7 +59,7 @@ ENCODER_LAYER = "int8 encoder layer"
 SIXTEEN_BIT, AGAIN = "16-bit Linear", "16-bit Linear, second time in a round"
 ROUNDS = 5
 SECONDS, CALLS = 0.01, 20  # for one time: calls until either is reached
-HOPELESS = 2.0
+TRIALS, HOPELESS = 2, 2.0  # after these rounds, what takes so much longer than the fastest is left out
 
 
 def least_seconds(call: Call, x: torch.Tensor) -> float:
@@ -80,10 +80,11 @@ def race(products: dict[str, Call], linear: Call, kept: set[str], x: torch.Tenso
     for turn in range(ROUNDS):
         for name, call in field.items():
             times[name].append(least_seconds(call, x))
-        if turn == 0:
-            limit = HOPELESS * min(times[name][0] for name in products)
+        if turn == TRIALS - 1:
+            least = {name: min(times[name]) for name in field}
+            limit = HOPELESS * min(least[name] for name in products)
             staying = {SIXTEEN_BIT, AGAIN, *kept}
-            field = {name: call for name, call in field.items() if name in staying or times[name][0] <= limit}
+            field = {name: call for name, call in field.items() if name in staying or least[name] <= limit}
     return times
 
 
@@ -94,7 +95,8 @@ def verdict(times: dict[str, list[float]], chosen: str, reasons: dict[str, str])
         return statistics.median(a / b for a, b in zip(times[name], times[to], strict=False))
 
     products = [name for name in times if name not in (SIXTEEN_BIT, AGAIN)]
-    fastest = min(products, key=lambda name: ratio(name, SIXTEEN_BIT))
+    finished = [name for name in products if len(times[name]) == len(times[SIXTEEN_BIT])]
+    fastest = min(finished, key=lambda name: ratio(name, SIXTEEN_BIT))
     noise = statistics.median(
         max(a, b) / min(a, b) - 1 for a, b in zip(times[SIXTEEN_BIT], times[AGAIN], strict=True)
     )

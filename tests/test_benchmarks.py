@@ -55,6 +55,7 @@ def test_a_slower_choice_gets_its_note(script: ModuleType, chosen: list[float], 
         script.SIXTEEN_BIT: [2.0, 2.0, 2.0],
         "chosen": chosen,
         "other": [1.01, 1.21, 1.11],
+        "out of the race": [0.1, 9.0],
         script.AGAIN: [2.2, 2.0, 2.4],
     }
     found = script.verdict(times, "chosen", {"other": "why not"})
