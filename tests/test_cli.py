@@ -35,7 +35,7 @@ def test_help_of_every_command_has_an_example(command: str, capsys: pytest.Captu
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["--help"]) == 0
     shown = capsys.readouterr().out
-    assert "audiolm-compress run recipes/gemma2_4bit.yaml" in shown
+    assert "\n    audiolm-compress run recipes/gemma2_4bit.yaml\n" in shown  # a line of its own
     assert all(name in shown for name in cli.commands)
     assert _run(["--version"]) == 0
     assert __version__ in capsys.readouterr().out

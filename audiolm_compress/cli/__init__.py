@@ -23,27 +23,28 @@ from audiolm_compress.cli.run import run
 from audiolm_compress.errors import AudioLMError
 
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
+EXAMPLES = """\b
+Compress the embedded baseline, which needs no download:
+  audiolm-compress run recipes/gemma2_4bit.yaml
+See first what a recipe will give and cost, from configs alone:
+  audiolm-compress plan recipes/gemma2_4bit.yaml --baseline salmonn.yaml
+Compress your own checkpoint by the same recipe:
+  audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
+Use the result:
+  audiolm-compress transcribe speech.wav --model out/mine
+
+\b
+Exit codes: 0 done, 2 something in the input is wrong, 3 goals of the recipe
+missed, 130 interrupted.
+"""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.version_option(__version__, prog_name="audiolm-compress")
 # `_run` looks for it among the arguments, as errors reach it outside of click's context.
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the whole traceback of an error.")
 def cli() -> None:
-    r"""Make SALMONN audio language models smaller and faster, and prove what that cost.
-
-    \b
-    Compress the embedded baseline, which needs no download:
-      audiolm-compress run recipes/gemma2_4bit.yaml
-    See first what a recipe will give and cost, from configs alone:
-      audiolm-compress plan recipes/gemma2_4bit.yaml --baseline salmonn.yaml
-    Compress your own checkpoint by the same recipe:
-      audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
-    Use the result:
-      audiolm-compress transcribe speech.wav --model out/mine
-
-    Exit codes: 0 done, 2 something in the input is wrong, 3 goals of the recipe missed, 130 interrupted.
-    """
+    """Make SALMONN audio language models smaller and faster, and prove what that cost."""
 
 
 for _command in (run, plan, transcribe, caption, ask, bench, passes):
