@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,12 @@ from audiolm_compress.data.example import Example
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.devices import choose_device
 from audiolm_compress.planning.devices import NAMED_DEVICES, Device, probe_device
+from audiolm_compress.planning.floors import Floor, tpot_bound, ttft_bound
 from audiolm_compress.planning.layers import Layer, file_bytes
 from audiolm_compress.planning.memory import peak_activations
 from audiolm_compress.planning.run_time import Answers, around_seconds, in_practice, work_seconds
 from audiolm_compress.planning.sketch import Sketch
-from audiolm_compress.planning.work import (
-    CLIP_SECONDS,
-    Clip,
-    PartCost,
-    first_reads,
-    flops_per_token,
-    part_costs,
-    read_per_token,
-)
+from audiolm_compress.planning.work import CLIP_SECONDS, Clip, PartCost, part_costs, read_per_token
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.recipe_steps import at_pass, with_baseline
 from audiolm_compress.run_data import calibration_file, clip_source
@@ -82,15 +75,6 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Floor:
-    """The least seconds that a device needs for a 10 s clip, before and after the recipe."""
-
-    device: Device
-    ttft: tuple[float, float]
-    tpot: tuple[float, float]
-
-
-@dataclass(frozen=True)
 class Plan:
     """What ``plan`` found.
 
@@ -127,10 +111,10 @@ class Plan:
                     "measured": floor.device.measured,
                     "bandwidth": floor.device.bandwidth,
                     "rates": _named(floor.device.rates),
-                    "ttft_before": floor.ttft[0],
-                    "ttft_after": floor.ttft[1],
-                    "tpot_before": floor.tpot[0],
-                    "tpot_after": floor.tpot[1],
+                    "ttft_before": asdict(floor.ttft[0]),
+                    "ttft_after": asdict(floor.ttft[1]),
+                    "tpot_before": asdict(floor.tpot[0]),
+                    "tpot_after": asdict(floor.tpot[1]),
                 }
                 for floor in self.floors
             ],
@@ -176,8 +160,8 @@ def plan(
     floors = tuple(
         Floor(
             one,
-            (_ttft(one, stages[0], before[0]), _ttft(one, stages[-1], after[0])),
-            (_tpot(one, *before), _tpot(one, *after)),
+            (ttft_bound(one, stages[0].parts, before[0]), ttft_bound(one, stages[-1].parts, after[0])),
+            (tpot_bound(one, *before), tpot_bound(one, *after)),
         )
         for one in (here, *NAMED_DEVICES)
     )
@@ -235,16 +219,6 @@ def stage_of(name: str, sketch: Sketch) -> Stage:
     )
 
 
-def _ttft(device: Device, stage: Stage, layers: Sequence[Layer]) -> float:
-    """One part after the other, each bound by its reading or by its operations."""
-    reads = first_reads(layers)
-    return sum(device.seconds(reads[name], part.flops) for name, part in stage.parts.items())
-
-
-def _tpot(device: Device, layers: Sequence[Layer], clip: Clip) -> float:
-    return device.seconds(read_per_token(layers, clip), flops_per_token(layers, clip))
-
-
 def estimate(
     recipe: Recipe,
     here: Device,
@@ -268,7 +242,8 @@ def estimate(
     around = measuring = 0.0
     for stage, (layers, clip) in zip((stages[0], stages[-1]), sides, strict=True):
         around += around_seconds(stage.file_bytes)
-        measuring += answers.seconds(_ttft(device, stage, layers), _tpot(device, layers, clip), layers)
+        first = ttft_bound(device, stage.parts, layers).both
+        measuring += answers.seconds(first, tpot_bound(device, layers, clip).both, layers)
     return {
         "loading, saving, starting": around,
         "measuring both models": measuring,

@@ -46,8 +46,10 @@ def test_plan_of_the_embedded_baseline() -> None:
     assert [floor.device.name for floor in made.floors[1:]] == ["V100", "A100", "H100"]
     assert made.floors[0].device.measured
     for floor in made.floors:
-        assert floor.ttft[0] > floor.ttft[1] > 0
-        assert floor.tpot[0] > floor.tpot[1] > 0
+        for before, after in (floor.ttft, floor.tpot):
+            assert before.both > after.both > 0
+            for bound in (before, after):
+                assert max(bound.memory, bound.compute) <= bound.both <= bound.memory + bound.compute
     assert made.disk_bytes > after.file_bytes
     assert all(seconds > 0 for seconds in made.seconds.values())
     assert json.loads(json.dumps(made.to_dict()))["stages"][-1]["bytes"] == after.bytes

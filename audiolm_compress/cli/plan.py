@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from audiolm_compress.planner import Plan
+    from audiolm_compress.planning.floors import Bound, Floor
     from audiolm_compress.planning.work import PartCost
 
 EXAMPLES = """\b
@@ -25,7 +26,8 @@ Examples:
 \b
 How to read it:
   A floor is a time that no program can beat on that device: every byte of
-  weights read once, every product computed at the best rate. Measured times
+  weights read once (memory), every product computed at the best rate
+  (compute), both at the same time (both). Measured times
   are two to three times the floor at best; eager PyTorch on a small model is
   bound by the number of its operations instead.
   Before the first token (TTFT) FLOPs decide, mostly Whisper's. Per further
@@ -96,17 +98,8 @@ def render(made: Plan) -> RenderableType:
         )
     parts = _by_part(made, "Weights by part, MiB", lambda part: part.bytes / 2**20)
     work = _by_part(made, "GFLOP to the first token, by part", lambda p: sum(p.flops.values()) / 1e9)
-    floors = table(
-        "Floors in ms, 10 s clip (see --help)",
-        ("", "GB/s", "TTFT before", "after", "", "TPOT before", "after", ""),
-    )
-    for floor in made.floors:
-        floors.add_row(
-            floor.device.name,
-            f"{floor.device.bandwidth / 1e9:,.0f}",
-            *_before_after(floor.ttft),
-            *_before_after(floor.tpot),
-        )
+    ttft = _floors(made, "TTFT", lambda floor: floor.ttft)
+    tpot = _floors(made, "TPOT", lambda floor: floor.tpot)
     lines = [
         f"memory with intermediate results, 10 s clip: {_gib(first.bytes + first.activation_bytes)} before, "
         f"{_gib(last.bytes + last.activation_bytes)} after (estimate)",
@@ -117,7 +110,7 @@ def render(made: Plan) -> RenderableType:
         *(f"assumed: {note}" for note in made.notes),
         *(f"{stage.name}: {note}" for stage in made.stages for note in stage.notes),
     ]
-    return Group(passes, parts, work, floors, Text("\n".join(f"- {line}" for line in lines)))
+    return Group(passes, parts, work, ttft, tpot, Text("\n".join(f"- {line}" for line in lines)))
 
 
 def _by_part(made: Plan, title: str, figure: Callable[[PartCost], float]) -> RenderableType:
@@ -135,9 +128,24 @@ def _by_part(made: Plan, title: str, figure: Callable[[PartCost], float]) -> Ren
     return shown
 
 
-def _before_after(seconds: tuple[float, float]) -> tuple[str, str, str]:
-    before, after = seconds
-    return _milliseconds(before), _milliseconds(after), f"{after / before:.2f}x"
+def _floors(made: Plan, name: str, bounds: Callable[[Floor], tuple[Bound, Bound]]) -> RenderableType:
+    """One row a device: what reading and computing take at least, and the floor that both make."""
+    from audiolm_compress.report.table import table
+
+    shown = table(
+        f"Floors of {name} in ms, 10 s clip (see --help)",
+        ("", "memory before", "after", "compute before", "after", "both before", "after", ""),
+    )
+    for floor in made.floors:
+        before, after = bounds(floor)
+        pairs = ((before.memory, after.memory), (before.compute, after.compute), (before.both, after.both))
+        cells = [_milliseconds(seconds) for pair in pairs for seconds in pair]
+        shown.add_row(
+            f"{floor.device.name}, {floor.device.bandwidth / 1e9:,.0f} GB/s",
+            *cells,
+            f"{after.both / before.both:.2f}x",
+        )
+    return shown
 
 
 def _milliseconds(seconds: float) -> str:

@@ -38,10 +38,13 @@ class Device:
     rates: Mapping[torch.dtype, float]
     measured: bool = False
 
-    def seconds(self, read: float, flops: Mapping[torch.dtype, int]) -> float:
-        """The least time in which ``read`` bytes can be read and all of ``flops`` be computed meanwhile."""
-        compute = sum(count / self.rate(dtype) for dtype, count in flops.items())
-        return max(read / self.bandwidth, compute)
+    def reading_seconds(self, count: float) -> float:
+        """The least time in which ``count`` bytes can be read."""
+        return count / self.bandwidth
+
+    def computing_seconds(self, flops: Mapping[torch.dtype, int]) -> float:
+        """The least time in which all of ``flops`` can be computed."""
+        return sum(count / self.rate(dtype) for dtype, count in flops.items())
 
     def rate(self, dtype: torch.dtype) -> float:
         """Operations per second in a type."""

@@ -13,16 +13,11 @@ from transformers import Gemma2Config, LlamaConfig, WhisperConfig
 
 from audiolm_compress.passes import Cast, Gptq, MergeLora, QuantizeEmbedding, VocabTrim
 from audiolm_compress.planning.devices import NAMED_DEVICES
+from audiolm_compress.planning.floors import tpot_bound
 from audiolm_compress.planning.layers import layers_of
 from audiolm_compress.planning.memory import peak_activations
 from audiolm_compress.planning.sketch import Sketch
-from audiolm_compress.planning.work import (
-    Clip,
-    cache_bytes_per_token,
-    flops_per_token,
-    part_costs,
-    read_per_token,
-)
+from audiolm_compress.planning.work import Clip, cache_bytes_per_token, flops_per_token, part_costs
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.outline import outline_model
 
@@ -110,7 +105,7 @@ def test_floors_are_those_computed_by_hand(gemma: Sketch) -> None:
 
     def milliseconds() -> float:
         layers, clip = gemma.layers(), Clip.of(gemma.model)
-        return 1e3 * v100.seconds(read_per_token(layers, clip), flops_per_token(layers, clip))
+        return 1e3 * tpot_bound(v100, layers, clip).both
 
     MergeLora().predict(gemma)
     assert cache_bytes_per_token(gemma.layers()) == 104 * 1024
