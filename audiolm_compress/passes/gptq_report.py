@@ -38,7 +38,12 @@ def gptq_report(
         for layer in layers
         if 0 < layer.rows < layer.inputs
     ]
-    raised = sorted({layer.damping for layer in layers if layer.rows})[1:]
+    notes += [
+        f"{layer.name}: all its calibration inputs are zero, so plainly rounded"
+        for layer in layers
+        if layer.rows and layer.method == "rounding"
+    ]
+    raised = sorted({layer.damping for layer in layers if layer.method == "gptq"})[1:]
     if raised:
         names = [layer.name for layer in layers if layer.damping in raised]
         notes.append(f"damping raised to at most {raised[-1]} in {len(names)} layers: {', '.join(names)}")

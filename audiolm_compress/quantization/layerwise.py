@@ -70,8 +70,8 @@ class Layer:
 
     @property
     def method(self) -> str:
-        """``rounding`` where a layer had no inputs to learn from."""
-        return "gptq" if self.rows else "rounding"
+        """``rounding`` where a layer had no inputs, or only zeros, to learn from: that takes no damping."""
+        return "gptq" if self.damping else "rounding"
 
 
 @torch.no_grad()

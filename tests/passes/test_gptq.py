@@ -168,6 +168,18 @@ def test_models_with_prepared_int8_layers_are_counted() -> None:
     assert before == (extra.prepare(), 64 * 48 + 2 * 4 * 48)  # codes, scales and bias
 
 
+def test_a_layer_that_reads_only_zeros_is_rounded_and_says_so() -> None:
+    model = language_model(CONFIGS[0])
+    with torch.no_grad():
+        model.model.layers[0].self_attn.v_proj.weight.zero_()
+    report = quantize_llm(model, tokens(), bits=4, group_size=32)
+    (note,) = [note for note in report.notes if "zero" in note]
+    assert note.startswith("model.layers.0.self_attn.o_proj: all its calibration inputs are zero")
+    methods = {layer["name"]: layer["method"] for layer in report.modules}
+    assert [name for name, method in methods.items() if method == "rounding"] == [note.split(":")[0]]
+    assert not [note for note in report.notes if "damping" in note]
+
+
 def test_no_batches_and_no_blocks() -> None:
     with pytest.raises(PassError, match="no calibration batches"):
         quantize_llm(language_model(GEMMA), [])
