@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.data.loading import in_turn
@@ -54,6 +54,12 @@ class AudioTokenRate(Pass):
     loss_clips: int = Field(
         32, ge=1, description="Calibration clips, of each task in turn, whose loss is taken before and after."
     )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> AudioTokenRate:
+        if self.window_seconds is None and self.stride_seconds is None:
+            raise ValueError("neither window_seconds nor stride_seconds is set; set one")
+        return self
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:
         """Set the windows; no weight changes.
@@ -101,8 +107,6 @@ class AudioTokenRate(Pass):
         Raises:
             PassError: impossible for a connector of this ``config``.
         """
-        if self.window_seconds is None and self.stride_seconds is None:
-            raise PassError("audio_token_rate: neither window_seconds nor stride_seconds is set; set one")
         if config.window == 0:
             raise PassError(
                 "audio_token_rate: this connector reads the whole clip in one window, whatever its length, "

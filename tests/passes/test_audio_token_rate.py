@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.audio_token_rate import AudioTokenRate
@@ -62,7 +63,6 @@ def test_saved_with_the_model(small_model: Loader, context: Context, tmp_path: P
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "neither window_seconds nor stride_seconds"),
         ({"window_seconds": 0.009}, r"window_seconds=0\.009 is less than half a frame"),
         ({"window_seconds": 31.0}, r"window_seconds=31\.0 is longer than the 30 s"),
         ({"stride_seconds": 0.4}, "windows of 17 frames every 20 frames leave 3 of them unheard"),
@@ -79,6 +79,11 @@ def test_refusals_change_nothing(
     with pytest.raises(PassError, match=message):
         AudioTokenRate(**settings).apply(model, context)
     assert model.connector.config == model.connector.qformer.config == config
+
+
+def test_without_any_setting_it_is_no_pass() -> None:
+    with pytest.raises(ValidationError, match="neither window_seconds nor stride_seconds"):
+        AudioTokenRate()
 
 
 @pytest.mark.parametrize(("window", "stride"), [(2.0, 0.34), (7.0, 3.74), (16.0, 14.0)])
