@@ -10,8 +10,8 @@ from audiolm_compress.errors import BaselineError
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether ``source`` has the form ``owner/name``."""
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
+    """Whether ``source`` has the form ``owner/name``; ``../name`` is a path."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None
 
 
 def from_hub(repository: str, patterns: Sequence[str] | None = None) -> Path:

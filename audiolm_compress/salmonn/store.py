@@ -110,13 +110,15 @@ def load(folder: str | Path) -> Salmonn:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder)
             model = build(config, tokenizer, WhisperFeatureExtractor.from_pretrained(folder))
+        aliases = config["aliases"]
+        dtypes = {name: getattr(torch, dtype) for name, dtype in config["dtypes"].items()}
         tensors = _read(folder / WEIGHTS)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise BaselineError(f"model folder {folder} is damaged: {type(error).__name__}: {error}") from error
-    _fill(model, tensors, config["aliases"], folder)
+    _fill(model, tensors, aliases, folder)
     tensors.clear()  # packed layers are rearranged below: what they were loaded from must go layer by layer
-    for name, dtype in config["dtypes"].items():
-        model.cast(getattr(torch, dtype), (name,))
+    for name, dtype in dtypes.items():
+        model.cast(dtype, (name,))
     for warning in prepare_modules(model):
         warnings.warn(f"{folder}: {warning}", stacklevel=2)
     return model.eval().requires_grad_(False)

@@ -7,7 +7,8 @@ The keys and their defaults are those of bytedance/SALMONN and of its hackathon 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,14 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
 
     whisper = model_source(section, "whisper_path", root, path)
     speech_encoder = load_whisper(whisper, section.get("token"))
-    feature_extractor = WhisperFeatureExtractor.from_pretrained(whisper, token=section.get("token"))
+    with readable(f"feature extractor of Whisper {whisper}"):
+        feature_extractor = WhisperFeatureExtractor.from_pretrained(whisper, token=section.get("token"))
     beats_path = section.get("beats_path")
     audio_encoder = load_beats(root / beats_path) if beats_path else None
 
     source = llm_source(section, root, path)
-    tokenizer = AutoTokenizer.from_pretrained(source, token=section.get("token"))
+    with readable(f"tokenizer of LLM {source}"):
+        tokenizer = AutoTokenizer.from_pretrained(source, token=section.get("token"))
     tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     llm: Any = load_llm(source, len(tokenizer), section.get("token"), dtype)
     if section.get("lora", True):
@@ -104,6 +107,15 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
     return model.eval().requires_grad_(False)
 
 
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Turn transformers' errors on reading ``what`` into a ``BaselineError`` that names it."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise BaselineError(f"{what} cannot be loaded: {error}") from error
+
+
 def load_whisper(source: str, token: str | None = None) -> WhisperEncoder:
     """Whisper's encoder in float32, from a local directory or a hub id.
 
@@ -113,18 +125,15 @@ def load_whisper(source: str, token: str | None = None) -> WhisperEncoder:
     Raises:
         BaselineError: an encoder tensor is missing, unknown or wrongly shaped.
     """
-    try:
-        with quiet_transformers():
-            encoder, info = WhisperEncoder.from_pretrained(
-                source,
-                key_mapping={r"^(model\.)?encoder\.": ""},
-                dtype=torch.float32,
-                token=token,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"Whisper {source} cannot be loaded: {error}") from error
+    with readable(f"Whisper {source}"), quiet_transformers():
+        encoder, info = WhisperEncoder.from_pretrained(
+            source,
+            key_mapping={r"^(model\.)?encoder\.": ""},
+            dtype=torch.float32,
+            token=token,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
     unknown = [key for key in info["unexpected_keys"] if not re.match(r"(model\.)?decoder\.|proj_out\.", key)]
     _check_loaded(f"Whisper {source}", info, unknown)
     return encoder
@@ -141,19 +150,16 @@ def load_llm(
     Raises:
         BaselineError: the directory cannot be read or does not hold all tensors of its architecture.
     """
-    try:
+    with readable(f"LLM {source}"), quiet_transformers():
         config = AutoConfig.from_pretrained(source, token=token)
-        with quiet_transformers():
-            llm, info = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=dtype or "auto",
-                attn_implementation=attention_of(config),
-                token=token,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"LLM {source} cannot be loaded: {error}") from error
+        llm, info = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=dtype or "auto",
+            attn_implementation=attention_of(config),
+            token=token,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
     _check_loaded(f"LLM {source}", info, sorted(info["unexpected_keys"]))
     # Older Gemma-2 checkpoints name a cache class that transformers 5 no longer has.
     llm.generation_config.cache_implementation = None

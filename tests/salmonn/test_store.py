@@ -83,7 +83,7 @@ def test_foreign_folders_are_left_alone(small_model: Loader, tmp_path: Path) -> 
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["missing", "unknown", "shape", "truncated", "config"])
+@pytest.mark.parametrize("damage", ["missing", "unknown", "shape", "truncated", "prompts", "aliases"])
 def test_damage_is_named(small_model: Loader, tmp_path: Path, damage: str) -> None:
     folder = store.save(small_model(), tmp_path / "model")
     weights = folder / store.WEIGHTS
@@ -98,16 +98,17 @@ def test_damage_is_named(small_model: Loader, tmp_path: Path, damage: str) -> No
     save_file(tensors, weights)
     if damage == "truncated":
         weights.write_bytes(weights.read_bytes()[:-100])
-    if damage == "config":
+    if damage in ("prompts", "aliases"):
         config = json.loads((folder / store.CONFIG).read_text())
-        del config["prompts"]
+        del config[damage]
         (folder / store.CONFIG).write_text(json.dumps(config))
     expected = {
         "missing": f"missing {name}",
         "unknown": "unknown connector.extra",
         "shape": f"{name} has shape \\[3\\], expected \\[64\\]",
         "truncated": "damaged",
-        "config": "damaged: KeyError: 'prompts'",
+        "prompts": "damaged: KeyError: 'prompts'",
+        "aliases": "damaged: KeyError: 'aliases'",
     }[damage]
     with pytest.raises(BaselineError, match=expected):
         load_model(folder)

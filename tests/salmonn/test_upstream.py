@@ -104,11 +104,28 @@ def test_whisper_with_a_missing_layer(folder: Path) -> None:
     assert "missing layers.1.fc1.weight" in refused(folder)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [
+        ("llm/*token*", "tokenizer of LLM"),
+        ("whisper/preprocessor_config.json", "feature extractor of Whisper"),
+    ],
+)
+def test_files_beside_the_weights_are_asked_for(folder: Path, pattern: str, what: str) -> None:
+    files = list(folder.glob(pattern))
+    assert files
+    for file in files:
+        file.unlink()
+    assert what in refused(folder)
+
+
 def test_unreadable_configs(tmp_path: Path) -> None:
     with pytest.raises(BaselineError, match="no such file"):
         load_model(tmp_path / "none.yaml")
     with pytest.raises(BaselineError, match="neither 'tiny'"):
         load_model(tmp_path / "none")
+    with pytest.raises(BaselineError, match="neither 'tiny'"):
+        load_model("../none")
     (tmp_path / "bad.yaml").write_text("model: [")
     with pytest.raises(BaselineError, match="cannot be read"):
         load_model(tmp_path / "bad.yaml")
