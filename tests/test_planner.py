@@ -46,9 +46,9 @@ def test_plan_of_the_embedded_baseline() -> None:
     assert [floor.device.name for floor in made.floors[1:]] == ["V100", "A100", "H100"]
     assert made.floors[0].device.measured
     for floor in made.floors:
-        for before, after in (floor.ttft, floor.tpot):
-            assert before.both > after.both > 0
-            for bound in (before, after):
+        for bounds in (floor.ttft, floor.tpot):
+            assert bounds[0].both > bounds[1].both > 0
+            for bound in bounds:
                 assert max(bound.memory, bound.compute) <= bound.both <= bound.memory + bound.compute
     assert made.disk_bytes > after.file_bytes
     assert all(seconds > 0 for seconds in made.seconds.values())
