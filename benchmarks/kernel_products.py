@@ -19,6 +19,7 @@ from audiolm_compress.quantization.gptq import quantize_rounding
 from audiolm_compress.quantization.int8_products import Dequantized, IntMm, Product
 from audiolm_compress.quantization.integer_product import int_mm_is_exact
 from audiolm_compress.quantization.kernels import Dequantize
+from audiolm_compress.quantization.packed_linear import Buffers
 
 Call = Callable[[Tensor], Tensor]
 ALL = 10**9  # rows
@@ -126,13 +127,14 @@ class IntMmCpu(IntMm):
     _fewest_rows = 0
 
 
-class FbGemm:
+class FbGemm(Dequantized):
     """PyTorch's dynamically quantised layer: one scale for all rows; takes and gives float32."""
 
     name = "int8 x int8 (FBGEMM, one scale)"
 
-    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
+    def arrange(self, stored: Buffers) -> dict[str, Tensor]:
         """Pack; what comes of it is no tensor and stays with the product."""
+        codes, scales = stored["codes"], stored["scales"]
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = "fbgemm"
         try:
@@ -145,32 +147,20 @@ class FbGemm:
                 self._packed = torch.ops.quantized.linear_prepack(weight, None)
         finally:
             torch.backends.quantized.engine = before
-        return {"codes": codes, "scales": scales}
+        return super().arrange(stored)
 
-    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
-        """They are held beside the packing."""
-        return buffers["codes"]
-
-    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, bias: Tensor | None) -> Tensor:
         """The product rounds the inputs itself."""
         y = torch.ops.quantized.linear_dynamic(x.float(), self._packed, False).to(x.dtype)
         return y if bias is None else y.add_(bias)
 
 
-class Int8Pack:
+class Int8Pack(Dequantized):
     """PyTorch's product of 8-bit weights and bfloat16 inputs; its rows must be a multiple of 32 wide."""
 
     name = "8 bit weights, int8 product"
 
-    def arrange(self, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
-        """The stored form itself."""
-        return {"codes": codes, "scales": scales}
-
-    def codes(self, buffers: dict[str, Tensor]) -> Tensor:
-        """They are held as they are."""
-        return buffers["codes"]
-
-    def linear(self, buffers: dict[str, Tensor], x: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, buffers: Buffers, x: Tensor, bias: Tensor | None) -> Tensor:
         """One call."""
         y = torch._weight_int8pack_mm(x.contiguous(), buffers["codes"], buffers["scales"])
         return y if bias is None else y.add_(bias)
@@ -179,7 +169,7 @@ class Int8Pack:
 def _with_product(linear: nn.Linear, product: Product) -> Int8Linear:
     """An 8-bit layer that computes with ``product``, whatever it would choose."""
     layer = Int8Linear.from_linear(linear)
-    layer._hold(product.arrange(**layer._stored()))
+    layer._hold(product.arrange(layer._stored()))
     layer.kernel = product
     return layer
 
