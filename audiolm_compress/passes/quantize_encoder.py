@@ -21,11 +21,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -36,6 +34,7 @@ from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.blocks import target_linears
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
+from audiolm_compress.quantization.int8_error import SAMPLE, Seen, output_error, quantized
 from audiolm_compress.quantization.modules import kernel_report
 from audiolm_compress.quantization.smoothing import fold_factors, smoothing_factors
 from audiolm_compress.salmonn.folds import folds
@@ -44,52 +43,6 @@ from audiolm_compress.salmonn.model import Salmonn
 Part = Literal["speech_encoder", "audio_encoder", "connector"]
 PARTS: tuple[Part, ...] = ("speech_encoder", "audio_encoder", "connector")
 _FEWEST_OUTPUTS = 16  # smaller layers (BEATs' gates) have next to no weights and all the say
-_SAMPLE = 128  # rows of each layer's input that errors are measured on
-
-
-@dataclass
-class Seen:
-    """What calibration shows a layer: the largest magnitude of each channel, and some rows [n, in]."""
-
-    largest: Tensor | None = None
-    rows: list[Tensor] = field(default_factory=list)
-
-    def add(self, x: Tensor, count: int) -> None:
-        """Take notice of an input [..., in]; keep up to ``count`` of its rows, evenly spaced."""
-        flat = x.detach().flatten(0, -2)
-        if not len(flat):
-            return
-        largest = flat.abs().amax(0)
-        self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
-        free = min(count, _SAMPLE - sum(len(part) for part in self.rows))
-        if free > 0:
-            self.rows.append(flat[:: -(-len(flat) // free)].clone())
-
-    def divide(self, factors: Tensor) -> None:
-        """The same for inputs divided by ``factors`` [in]."""
-        self.rows = [part / factors.to(part.dtype) for part in self.rows]
-
-
-def output_error(linear: nn.Linear, layer: Int8Linear, rows: Sequence[Tensor]) -> float | None:
-    """|y - y_8|^2 / |y|^2 over ``rows``, y being the dense layer's products in float32 without its bias.
-
-    None without rows: the layer was never called.
-    """
-    if not rows:
-        return None
-    x = torch.cat(list(rows))
-    exact = F.linear(x.float(), linear.weight.float())
-    found = layer(x).float()
-    if linear.bias is not None:
-        found -= linear.bias.float()
-    return float((exact - found).square().sum() / exact.square().sum().clamp(min=1e-30))
-
-
-def quantized(linear: nn.Linear) -> Int8Linear:
-    """``linear`` in 8 bit, ready for its device."""
-    layer = Int8Linear.from_linear(linear)
-    layer.prepare()
-    return layer
 
 
 class QuantizeEncoder(Pass):
@@ -122,7 +75,7 @@ class QuantizeEncoder(Pass):
         with evaluating(model):
             seen = self._calibrate(model, targets, context)
         plain = {
-            name: output_error(linear, quantized(linear), seen[name].rows) for name, linear in targets.items()
+            name: output_error(linear, quantized(linear), seen[name]) for name, linear in targets.items()
         }
         smoothed, notes = self._smooth(model, targets, seen) if self.smoothing else (set(), [])
         context.progress.start("quantize_encoder", len(targets))
@@ -137,7 +90,7 @@ class QuantizeEncoder(Pass):
                     "inputs": linear.in_features,
                     "outputs": linear.out_features,
                     "smoothed": name in smoothed,
-                    "error": output_error(linear, layer, seen[name].rows),
+                    "error": output_error(linear, layer, seen[name]),
                     "plain_error": plain[name],
                 }
             )
@@ -170,7 +123,7 @@ class QuantizeEncoder(Pass):
             sketch.run_part(part, sketch.calibration_clips)
         for name, linear in targets.items():
             inputs, outputs = linear.in_features, linear.out_features
-            sketch.flops += 8 * _SAMPLE * inputs * outputs  # plainly and smoothed, dense and in 8 bit
+            sketch.flops += 8 * SAMPLE * inputs * outputs  # plainly and smoothed, dense and in 8 bit
             with sketch.empty():
                 layer = Int8Linear(inputs, outputs, bias=linear.bias is not None, dtype=linear.weight.dtype)
             sketch.model.replace_module(name, layer)
@@ -225,7 +178,7 @@ class QuantizeEncoder(Pass):
         clips = context.calibration
         batches = [clips[start : start + self.batch_size] for start in range(0, len(clips), self.batch_size)]
         seen = {name: Seen() for name in targets}
-        share = -(-_SAMPLE // len(batches))
+        share = -(-SAMPLE // len(batches))
 
         def look(name: str) -> Callable[..., None]:
             return lambda _, args: seen[name].add(args[0], share)
@@ -261,6 +214,8 @@ class QuantizeEncoder(Pass):
             _fold(factors, makers, readers, group)
             if _group_error(targets, group) < plain:
                 smoothed |= set(group)
+                for name in seen.keys() & set(fold.makers):
+                    seen[name].divisors = factors
             else:  # powers of two: taking them back is exact
                 _fold(1 / factors, makers, readers, group)
                 worse += group
@@ -278,9 +233,7 @@ class QuantizeEncoder(Pass):
 
 def _group_error(targets: Mapping[str, nn.Linear], group: Mapping[str, Seen]) -> float:
     """Sum of the errors of layers that share an input."""
-    errors = [
-        output_error(targets[name], quantized(targets[name]), seen.rows) for name, seen in group.items()
-    ]
+    errors = [output_error(targets[name], quantized(targets[name]), seen) for name, seen in group.items()]
     return sum(error for error in errors if error is not None)
 
 
