@@ -1,11 +1,12 @@
 """Puts the tables of result files into README.md.
 
-They stand between `<!-- report: FILE -->`, or `<!-- full size: FILE -->`, and `<!-- end -->`.
+They stand between `<!-- report: FILE -->`, `<!-- recipes: FILE -->` or `<!-- full size: FILE -->` and
+`<!-- end -->`.
 
-    python benchmarks/readme.py                                  # after a result file has changed
-    python benchmarks/readme.py out/gemma2_4bit/report.json      # take this report as the README's first
+    python benchmarks/readme.py                            # after a result file has changed
+    python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
 
-A test compares, so that the README never shows numbers that no file holds.
+Tests compare README and the headers of the recipes, so that they never show numbers that no file holds.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from result_file import write_result
+
 from audiolm_compress import Report
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"(<!-- (?P<kind>report|full size): (?P<file>\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+RESULTS = ROOT / "benchmarks" / "results"
+FIRST = "gemma2_4bit"  # the recipe whose whole report the README shows
+BLOCK = re.compile(
+    r"(<!-- (?P<kind>report|recipes|full size): (?P<file>\S+) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 _COLUMNS = {
     "weights": "weight_bytes",
     "peak memory": "peak_memory_bytes",
@@ -29,13 +36,23 @@ _COLUMNS = {
 }
 
 
+_HEADLINES = {
+    "weights": "weight_bytes",
+    "peak memory": "peak_memory_bytes",
+    "TTFT": "ttft_s",
+    "TPOT": "tpot_s",
+}
+_METRICS = ("wer", "cider_d")
+
+
 def filled(text: str) -> str:
     """``text`` with every block made anew from the report that it names."""
 
     def block(match: re.Match[str]) -> str:
         content = (ROOT / match["file"]).read_text(encoding="utf-8")
-        if match["kind"] == "full size":
-            return f"{match[1]}{full_size(json.loads(content))}\n{match[4]}"
+        if match["kind"] != "report":
+            table_of = recipes if match["kind"] == "recipes" else full_size
+            return f"{match[1]}{table_of(json.loads(content))}\n{match[4]}"
         table = Report.from_json(content).table()
         lines = "\n".join(line.rstrip() for line in table.strip("\n").splitlines())
         return f"{match[1]}```text\n{lines}\n```\n{match[4]}"
@@ -45,7 +62,7 @@ def filled(text: str) -> str:
 
 def full_size(result: dict[str, Any]) -> str:
     """A table of the arrangements of ``full_size.py``: the first in its units, the others as ratios to it."""
-    rows = [["arrangement", *_COLUMNS], ["---"] * (1 + len(_COLUMNS))]
+    rows = [["arrangement", *_COLUMNS]]
     first = result["arrangements"]["upstream"]
     for name, figures in result["arrangements"].items():
         cells = [
@@ -53,7 +70,41 @@ def full_size(result: dict[str, Any]) -> str:
             for key in _COLUMNS.values()
         ]
         rows.append([name, *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return _table(rows)
+
+
+def recipes(results: dict[str, Any]) -> str:
+    """A table of what each recipe gives on `tiny`."""
+    rows = [["recipe", *_HEADLINES, "WER", "CIDEr-D"]]
+    for name, entry in results.items():
+        ratios = [f"{entry[key]:.2f}x" for key in _HEADLINES]
+        rows.append([f"[{name}](recipes/{name}.yaml)", *ratios, *(_difference(entry[m]) for m in _METRICS)])
+    return _table(rows)
+
+
+def expectation(entry: dict[str, Any]) -> str:
+    """The same for the header of the recipe."""
+    ratios = ", ".join(f"{key} {entry[key]:.2f}x" for key in _HEADLINES)
+    return f"{ratios}, WER {_difference(entry['wer'])}, CIDEr-D {_difference(entry['cider_d'])}"
+
+
+def summary(report: dict[str, Any]) -> dict[str, Any]:
+    """The headline of a report: candidate to baseline."""
+    before, after = report["baseline"], report["candidate"]
+    ratios = {name: after[key] / before[key] for name, key in _HEADLINES.items()}
+    kept = ("baseline", "candidate", "difference", "within_noise")
+    metrics = {m: {key: report["differences"][m][key] for key in kept} for m in _METRICS}
+    environment = report["environment"]
+    return ratios | metrics | {key: environment[key] for key in ("commit", "processor", "threads")}
+
+
+def _difference(metric: dict[str, Any]) -> str:
+    return f"{metric['difference']:+.3f} ({'within' if metric['within_noise'] else 'beyond'} noise)"
+
+
+def _table(rows: list[list[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
 def _in_units(column: str, value: float) -> str:
@@ -68,10 +119,20 @@ def portable(report: dict[str, Any]) -> dict[str, Any]:
     return report
 
 
+def take(file: Path) -> None:
+    """Take a report of a run on `tiny`; the name of its folder is the recipe's."""
+    report, name = json.loads(file.read_text(encoding="utf-8")), file.parent.name
+    if not (ROOT / "recipes" / f"{name}.yaml").is_file() or report["baseline"]["source"] != "tiny":
+        raise SystemExit(f"{file} is no report of a recipe on `tiny` in the folder of its name")
+    results = RESULTS / "recipes_tiny.json"
+    held = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+    write_result(results, dict(sorted((held | {name: summary(report)}).items())))
+    if name == FIRST:
+        write_result(RESULTS / f"{name}_tiny.json", portable(report))
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        taken = portable(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
-        target = ROOT / "benchmarks" / "results" / "gemma2_4bit_tiny.json"
-        target.write_text(json.dumps(taken, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for argument in sys.argv[1:]:
+        take(Path(argument))
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import json
 import re
 import shlex
 import shutil
@@ -47,16 +48,24 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What puts the figures there."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("readme")
 
 
-def test_figures_come_from_result_files() -> None:
-    assert load_script("readme").filled(README) == README, "run python benchmarks/readme.py"
+def test_figures_come_from_result_files(script: ModuleType) -> None:
+    assert script.filled(README) == README, "run python benchmarks/readme.py"
+
+
+def test_headers_of_recipes_say_what_was_measured(script: ModuleType) -> None:
+    measured = json.loads((ROOT / "benchmarks/results/recipes_tiny.json").read_text(encoding="utf-8"))
+    assert measured.keys() == {file.stem for file in (ROOT / "recipes").glob("*.yaml")}
+    for name, entry in measured.items():
+        text = (ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+        header = " ".join(line.lstrip("# ") for line in text.splitlines() if line.startswith("#"))
+        assert script.expectation(entry) in " ".join(header.split()), name
 
 
 def test_links_lead_somewhere() -> None:
