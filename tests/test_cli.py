@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -105,6 +106,25 @@ def test_answers_about_files(parity: Path, capsys: pytest.CaptureFixture[str]) -
     assert caption.strip() and clips[1] not in caption
     assert _run(["ask", clips[1], "--prompt", "Is it music?", *options]) == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+def test_bench_measures_a_model_as_often_as_it_is_named(
+    parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    annotation, found = tmp_path / "clips.json", tmp_path / "found.json"
+    annotation.write_text(
+        '{"annotation": [{"path": "clip1.wav", "text": "a", "task": "asr", "testset_id": "1"}]}',
+        encoding="utf-8",
+    )
+    model = str(parity / "gemma" / "config.yaml")
+    options = ["--data", str(annotation), "--prefix", str(parity / "gemma" / "audio"), "--json", str(found)]
+    assert _run(["bench", model, model, *options, "--device", "cpu"]) == 0
+    assert "TPOT" in capsys.readouterr().out
+    sides = json.loads(found.read_text(encoding="utf-8"))
+    assert [side["source"] for side in sides] == [model, model]
+    assert sides[0]["weight_bytes"] == sides[1]["weight_bytes"] > 0
+    assert all(side["ttft_s"] > 0 and side["wer"] is not None for side in sides)
 
 
 def test_interrupting_leaves_nothing_and_says_so(parity: Path, tmp_path: Path) -> None:

@@ -19,7 +19,12 @@ Examples:
     "--data", "files", multiple=True, help="Annotation with test clips; repeatable. Default: tiny's."
 )
 @click.option("--prefix", help="Folder of the audio paths. Default: the annotation's own.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write all measurements here.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False),
+    help="Write all measurements here, a list in the order of MODELS.",
+)
 @device_option
 @threads_option
 def bench(
@@ -55,5 +60,5 @@ def bench(
     console.print(shown)
     console.print(f"latency: {sides[0].clips_latency.protocol}", highlight=False)
     if json_file:
-        content = {name: side.to_dict() for name, side in zip(models, sides, strict=True)}
+        content = [side.to_dict() for side in sides]
         Path(json_file).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
