@@ -71,11 +71,7 @@ class Int4Cpu:
         codes = codes[:inputs, :outputs]
         both = buffers["scales"][: scheme.groups(inputs), :outputs]
         unit = buffers["unit"][:outputs] if scheme.progressive else None
-        stored = {"qweight": pack(codes, 4)} | scales_to_store(both[..., 0], unit)
-        if not scheme.symmetric:
-            zeros = (8 - both[..., 1].float() / both[..., 0].float()).round().to(torch.uint8)
-            stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
-        return stored
+        return _stored_form(scheme, codes, both, unit)
 
     def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
         """Products of bytes; for 16-bit inputs the int4 product, or for many one tile after the other."""
@@ -140,6 +136,15 @@ class Int4Cpu:
         return self.columns - self.shape.in_features, self.outputs - self.shape.out_features
 
 
+def _stored_form(scheme: Scheme, codes: Tensor, both: Tensor, unit: Tensor | None) -> dict[str, Tensor]:
+    """Codes [in, out] and pairs of scale and offset [groups, out, 2], as they are stored."""
+    stored = {"qweight": pack(codes, 4)} | scales_to_store(both[..., 0], unit)
+    if not scheme.symmetric:
+        zeros = (8 - both[..., 1].float() / both[..., 0].float()).round().to(torch.uint8)
+        stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
+    return stored
+
+
 class Int4Cuda:
     """PyTorch's int4 tensor-core matmul, bfloat16; for compute capability 8.0 and newer."""
 
@@ -187,11 +192,7 @@ class Int4Cuda:
         codes = torch.cat(rows).round().add_(8).to(torch.uint8)
         both = buffers["scales"]
         unit = buffers["unit"] if self.shape.scheme.progressive else None
-        stored = {"qweight": pack(codes, 4)} | scales_to_store(both[..., 0], unit)
-        if not self.shape.scheme.symmetric:
-            zeros = (8 - both[..., 1].float() / both[..., 0].float()).round().to(torch.uint8)
-            stored["qzeros"] = pack(zeros.T, 4).T.contiguous()
-        return stored
+        return _stored_form(self.shape.scheme, codes, both, unit)
 
     def linear(self, buffers: Buffers, x: Tensor, *, single: bool) -> Tensor:
         """The int4 product for any number of rows."""

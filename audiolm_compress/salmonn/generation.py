@@ -16,7 +16,7 @@ from audiolm_compress.runtime import fallback
 from audiolm_compress.runtime.answers import Reading, Search
 from audiolm_compress.runtime.architecture import why_not
 from audiolm_compress.runtime.beam_search import beam_search
-from audiolm_compress.runtime.engine import engine_of
+from audiolm_compress.runtime.engine import Continuation, engine_of
 from audiolm_compress.runtime.greedy import greedy
 from audiolm_compress.salmonn.decode import DecodeSettings
 
@@ -54,6 +54,10 @@ def prefill(model: Salmonn, inputs: Inputs, room: int) -> tuple[Tensor, Reading]
     """Logits of the next token [batch, vocabulary], and the prompts to read on."""
     if not runs_natively(model):
         return fallback.prefill(model.llm, inputs.embeds, inputs.mask, inputs.positions)
+    return _native_prefill(model, inputs, room)
+
+
+def _native_prefill(model: Salmonn, inputs: Inputs, room: int) -> tuple[Tensor, Continuation]:
     engine = engine_of(model.causal_lm, compiled=model.runtime.compile)
     prefixes = inputs.prefixes if model.prompt_cache else None
     return engine.prefill(inputs.embeds, inputs.mask, prefixes, room, inputs.positions)
@@ -71,11 +75,7 @@ def native_ids(model: Salmonn, inputs: Inputs, settings: DecodeSettings) -> Tens
         num_beams=settings.num_beams,
         length_penalty=settings.length_penalty,
     )
-    engine = engine_of(model.causal_lm, compiled=model.runtime.compile)
-    prefixes = inputs.prefixes if model.prompt_cache else None
-    logits, reading = engine.prefill(
-        inputs.embeds, inputs.mask, prefixes, settings.max_new_tokens, inputs.positions
-    )
+    logits, reading = _native_prefill(model, inputs, settings.max_new_tokens)
     find = greedy if settings.num_beams == 1 else beam_search
     return find(logits, reading, search, inputs.mask)
 
