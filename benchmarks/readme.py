@@ -88,6 +88,17 @@ def expectation(entry: dict[str, Any]) -> str:
     return f"{ratios}, WER {_difference(entry['wer'])}, CIDEr-D {_difference(entry['cider_d'])}"
 
 
+def expectation_at_real_size(file: str, name: str) -> str:
+    """What a result file of ``full_size.py`` says of a recipe, for its header."""
+    arrangements = json.loads((RESULTS / file).read_text(encoding="utf-8"))["arrangements"]
+    ratios = {
+        column: arrangements[name][key] / arrangements["upstream"][key]
+        for column, key in (("weights", "weight_bytes"), ("TTFT", "ttft_10s"), ("TPOT", "tpot_10s"))
+    }
+    figures = ", ".join(f"{column} {ratio:.2f}x" for column, ratio in ratios.items())
+    return f"with random weights: {figures} (benchmarks/results/{file})"
+
+
 def summary(report: dict[str, Any]) -> dict[str, Any]:
     """The headline of a report: candidate to baseline."""
     before, after = report["baseline"], report["candidate"]
