@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -60,7 +61,6 @@ def plan(
     as a run would refuse it.
     """
     import json
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -82,7 +82,7 @@ def render(made: Plan) -> RenderableType:
 
     first, last = made.stages[0], made.stages[-1]
     passes = table(
-        f"{made.recipe} on {made.baseline}, 10 s clip",
+        f"{made.recipe} on {_near(made.baseline)}, 10 s clip",
         ("after", "params M", "weights MiB", "", "GFLOP", "MiB/token", "prompt"),
     )
     for stage in made.stages:
@@ -113,6 +113,12 @@ def render(made: Plan) -> RenderableType:
     return Group(passes, parts, work, ttft, tpot, Text("\n".join(f"- {line}" for line in lines)))
 
 
+def _near(source: str) -> str:
+    """A path below the working directory without the way there."""
+    here = Path.cwd()
+    return str(Path(source).relative_to(here)) if Path(source).is_relative_to(here) else source
+
+
 def _by_part(made: Plan, title: str, figure: Callable[[PartCost], float]) -> RenderableType:
     """One column a part, one row for every pass that changes something in it."""
     from audiolm_compress.report.table import table
@@ -133,18 +139,15 @@ def _floors(made: Plan, name: str, bounds: Callable[[Floor], tuple[Bound, Bound]
     from audiolm_compress.report.table import table
 
     shown = table(
-        f"Floors of {name} in ms, 10 s clip (see --help)",
-        ("", "memory before", "after", "compute before", "after", "both before", "after", ""),
+        f"Floors of {name} in ms before and after, 10 s clip (see --help)",
+        ("", "GB/s", "memory", "after", "compute", "after", "both", "after", ""),
     )
     for floor in made.floors:
         before, after = bounds(floor)
         pairs = ((before.memory, after.memory), (before.compute, after.compute), (before.both, after.both))
         cells = [_milliseconds(seconds) for pair in pairs for seconds in pair]
-        shown.add_row(
-            f"{floor.device.name}, {floor.device.bandwidth / 1e9:,.0f} GB/s",
-            *cells,
-            f"{after.both / before.both:.2f}x",
-        )
+        bandwidth = f"{floor.device.bandwidth / 1e9:,.0f}"
+        shown.add_row(floor.device.name, bandwidth, *cells, f"{after.both / before.both:.2f}x")
     return shown
 
 

@@ -97,7 +97,7 @@ class Pass(Settings):
         Raises:
             PassError: as ``apply``, where the settings are impossible for a model of these sizes.
         """
-        sketch.notes.append(f"{self.kind} does not predict its effect; taken to change nothing")
+        sketch.notes.append("its effect is not predicted; taken to change nothing")
 
     def rehearsed(self, model: Salmonn) -> Pass:
         """This pass with as little work as still goes all its ways, for a rehearsal on the small ``model``.

@@ -171,9 +171,7 @@ class LayerDrop(Pass):
         else:
             dropped = sorted(range(depth), key=lambda layer: sizes[layer])[: depth - self.keep]
             if len(set(sizes)) > 1:
-                sketch.notes.append(
-                    f"layer_drop: data decides which layers of {self.part} go; they differ in size"
-                )
+                sketch.notes.append(f"data decides which layers of {self.part} go; they differ in size")
         runs = 1 + len(dropped)
         if self.method == "greedy":
             runs = 1 + sum(range(depth - len(dropped) + 1, depth + 1))

@@ -129,9 +129,9 @@ class LowRank(Pass):
         clips = min(self.loss_clips, sketch.calibration_clips)
         sketch.run_clips(2 * clips)
         if self.budget is None:
-            sketch.notes.append("low_rank: ranks by energy follow from the data; taken to change nothing")
+            sketch.notes.append("ranks by energy follow from the data; taken to change nothing")
             return
-        sketch.notes.append("low_rank: the ranks follow from the data; the budget is spread evenly here")
+        sketch.notes.append("the ranks follow from the data; the budget is spread evenly here")
         for name, linear in linears.items():
             inputs, outputs = linear.in_features, linear.out_features
             even = math.ceil(self.budget * inputs * outputs / (inputs + outputs) / RANK_MULTIPLE)

@@ -233,10 +233,10 @@ class VocabTrim(Pass):
             if len(kept) < embedding_rows(model):
                 trim_vocabulary(model, subwords, kept)
         elif self.size is None:
-            sketch.notes.append("vocab_trim: how many tokens the texts need is not known without a tokenizer")
+            sketch.notes.append("how many tokens the texts need is not known without a tokenizer")
         else:
             rounded = -(-self.size // self.round_to) * self.round_to
-            sketch.notes.append(f"vocab_trim: {rounded} tokens are assumed, as there is no tokenizer to ask")
+            sketch.notes.append(f"{rounded} tokens are assumed, as there is no tokenizer to ask")
             select_rows(model, torch.arange(min(rounded, embedding_rows(model)), device=model.device))
 
     def rehearsed(self, model: Salmonn) -> Pass:
