@@ -14,6 +14,7 @@ of the weights that the package ships, and what was done otherwise when they wer
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -134,7 +135,7 @@ def stage_listening(args: argparse.Namespace) -> None:
         listening = plan_epoch(
             items, epoch, seed=args.seed, tokens=args.tokens, repeat={"audio/asterisk": 4, "asterisk": 3}
         )
-        readings = iter(plan_reading(rows, epoch))
+        readings = itertools.cycle(plan_reading(rows, epoch))
         mixed = []
         for i, batch in enumerate(listening):
             mixed.append(("listen", batch))
