@@ -1,7 +1,6 @@
 """Puts the tables of result files into README.md.
 
-They stand between `<!-- report: FILE -->`, `<!-- recipes: FILE -->` or `<!-- full size: FILE -->` and
-`<!-- end -->`.
+They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, recipes, full size or gptq.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
@@ -25,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FIRST = "gemma2_4bit"  # the recipe whose whole report the README shows
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|recipes|full size): (?P<file>\S+) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (?P<kind>report|recipes|full size|gptq): (?P<file>\S+) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 _COLUMNS = {
     "weights": "weight_bytes",
@@ -51,7 +50,7 @@ def filled(text: str) -> str:
     def block(match: re.Match[str]) -> str:
         content = (ROOT / match["file"]).read_text(encoding="utf-8")
         if match["kind"] != "report":
-            table_of = recipes if match["kind"] == "recipes" else full_size
+            table_of = {"recipes": recipes, "full size": full_size, "gptq": gptq}[match["kind"]]
             return f"{match[1]}{table_of(json.loads(content))}\n{match[4]}"
         table = Report.from_json(content).table()
         lines = "\n".join(line.rstrip() for line in table.strip("\n").splitlines())
@@ -70,6 +69,16 @@ def full_size(result: dict[str, Any]) -> str:
             for key in _COLUMNS.values()
         ]
         rows.append([name, *cells])
+    return _table(rows)
+
+
+def gptq(result: dict[str, Any]) -> str:
+    """A table of ``gptq_rival.py``."""
+    rows = [["bits, group size", "perplexity", "GPTQModel's", "seconds", "GPTQModel's"]]
+    for name, sides in result["formats"].items():
+        ours, theirs = sides["ours"], sides["gptqmodel"]
+        figures = [ours["perplexity"], theirs["perplexity"], ours["seconds"], theirs["seconds"]]
+        rows.append([name.replace(":", ", "), *(f"{figure:.1f}" for figure in figures)])
     return _table(rows)
 
 
