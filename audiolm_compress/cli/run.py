@@ -46,4 +46,4 @@ def run(
     console = Console()
     console.print(result.report)
     console.print(f"Saved in {result.path}", highlight=False, soft_wrap=True)
-    return 0 if all(goal.met for goal in result.report.goals) else GOALS_MISSED
+    return 0 if result.report.goals_met else GOALS_MISSED
