@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -30,7 +31,7 @@ class Arrangement(Protocol):
 K = TypeVar("K", bound=Arrangement)
 
 
-class PackedLinear(nn.Module, Generic[K]):
+class PackedLinear(nn.Module, ABC, Generic[K]):
     """A linear layer whose weights are buffers in the arrangement of its ``kernel``, the only copy in memory.
 
     ``state_dict`` always holds the stored form. `prepare` rearranges it in place for the device's best
@@ -61,13 +62,13 @@ class PackedLinear(nn.Module, Generic[K]):
         self.kernel, self._prepared = kernel, True
         return warning
 
+    @abstractmethod
     def _choose_kernel(self) -> tuple[K, str]:
         """The best kernel where the weights are, and its warning."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _kernel_of_stored_form(self) -> K:
         """The kernel that works on the stored form."""
-        raise NotImplementedError
 
     def _weights(self) -> dict[str, Tensor]:
         """The module's own dictionary of buffers: looking up attributes costs as much as a small product."""
