@@ -60,7 +60,8 @@ class Behaviour:
                     f"the reloaded model is not the one that was saved: on {task} clips the logits are up to "
                     f"{apart:.3g} apart; nothing was written"
                 )
-        for task, before, after in zip(self.tasks, self.ids, reloaded.ids, strict=False):
+        ids = zip(self.ids, reloaded.ids, strict=True)
+        for task, (before, after) in zip(self.tasks, ids, strict=False):  # none if none were generated
             if not torch.equal(before, after):
                 raise AudioLMError(
                     f"the reloaded model is not the one that was saved: on {task} clips it generates other "
