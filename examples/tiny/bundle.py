@@ -97,8 +97,8 @@ def bundle_clips(
     split: str,
     suffixes: Mapping[str, str],
     bundled: Iterable[Mapping[str, Any]] = (),
-) -> list[dict[str, Any]]:
-    """Write ``folder/SPLIT.json`` and the clips of all sources as audio files beside it; returns the entries.
+) -> None:
+    """Write ``folder/SPLIT.json`` and the clips of all sources as audio files beside it.
 
     Args:
         sources: the clips; those that may not be passed on are left out, and how many is printed.
@@ -108,7 +108,7 @@ def bundle_clips(
         bundled: entries of another split. A clip of the same group and name is not written a second time:
             the entry names the file that is there.
     """
-    entries: list[dict[str, Any]] = []
+    entries = []
     there = {entry["testset_id"]: entry for entry in bundled}
     for source in sources:
         audio = folder / split / source.group
@@ -131,7 +131,6 @@ def bundle_clips(
             entries.append({"path": path, "testset_id": identity, **kept})
     text = json.dumps({"annotation": entries}, indent=1, ensure_ascii=False)
     (folder / f"{split}.json").write_text(text + "\n", encoding="utf-8")
-    return entries
 
 
 def read_entries(annotation: Path) -> list[dict[str, Any]]:
