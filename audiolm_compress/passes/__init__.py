@@ -10,6 +10,7 @@ from audiolm_compress.passes.audio_token_rate import AudioTokenRate
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.passes.cache_prompt import CachePrompt
 from audiolm_compress.passes.cast import Cast
+from audiolm_compress.passes.distill import Distill
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
 from audiolm_compress.passes.layer_drop import LayerDrop
@@ -34,7 +35,8 @@ AnyPass = Annotated[
     | UnpadAudio
     | VocabTrim
     | LayerDrop
-    | LowRank,
+    | LowRank
+    | Distill,
     Field(discriminator="kind"),
 ]
 PASSES: tuple[type[Pass], ...] = (
@@ -51,6 +53,7 @@ PASSES: tuple[type[Pass], ...] = (
     CachePrompt,
     LayerDrop,
     LowRank,
+    Distill,
 )
 
 __all__ = [
@@ -59,6 +62,7 @@ __all__ = [
     "AudioTokenRate",
     "CachePrompt",
     "Cast",
+    "Distill",
     "DropAudioEncoder",
     "Gptq",
     "LayerDrop",
