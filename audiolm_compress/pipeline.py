@@ -28,7 +28,7 @@ from audiolm_compress.rehearsal import rehearse
 from audiolm_compress.reload_check import Behaviour
 from audiolm_compress.report import Report, Step
 from audiolm_compress.report.files import write_report
-from audiolm_compress.run_data import checked_clips, load_calibration
+from audiolm_compress.run_data import checked_clips, load_calibration, load_training
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
@@ -82,13 +82,14 @@ def apply_recipe(
     device = choose_device(device)
     progress = progress or Silent()
     calibration = load_calibration(recipe, progress)
+    training = load_training(recipe, progress)
     clips = checked_clips(recipe, progress)
-    rehearsed = rehearse(recipe, calibration, progress)
+    rehearsed = rehearse(recipe, calibration, progress, training.examples)
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with whole_folder(target, store.is_model_folder) as work:
         before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
         model = load_model(recipe.baseline, device=device)
-        steps = apply_passes(model, recipe, calibration, progress)
+        steps = apply_passes(model, recipe, calibration, progress, training.examples)
         progress.start("saving, loading and comparing the two", 1)
         store.write(model, work)
         model = _reload(model, work, calibration)
@@ -99,16 +100,27 @@ def apply_recipe(
             steps=steps,
             environment=describe_environment(device, recipe.seed),
             goals=recipe.goals,
-            notes=[f"rehearsal: {note}" for note in rehearsed.notes],
+            notes=[*training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)],
         )
         write_report(report, recipe, work)
     return Result(model, report, target)
 
 
 def apply_passes(
-    model: Salmonn, recipe: Recipe, calibration: Sequence[Example], progress: Progress
+    model: Salmonn,
+    recipe: Recipe,
+    calibration: Sequence[Example],
+    progress: Progress,
+    training: Sequence[Example] = (),
 ) -> list[Step]:
     """Apply the recipe's passes to ``model`` in place, in order; each has its own seed.
+
+    Args:
+        model: the baseline.
+        recipe: names the passes.
+        calibration: clips that they calibrate on.
+        progress: shows a line a pass.
+        training: clips that passes which learn get besides; without them they learn from ``calibration``.
 
     Raises:
         PassError: a pass is impossible here; says its position and what was done before it.
@@ -123,7 +135,8 @@ def apply_passes(
         begin = time.monotonic()
         progress.start(f"pass {position} of {len(recipe.passes)}: {entry.kind}", 1)
         seed = recipe.seed * 1_000 + position
-        context = Context(calibration, torch.Generator().manual_seed(seed), reference, progress)
+        rng = torch.Generator().manual_seed(seed)
+        context = Context(calibration, rng, reference, progress, training)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             with at_pass(recipe, position):

@@ -30,7 +30,7 @@ from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.planning.work import CLIP_SECONDS, Clip, PartCost, part_costs, read_per_token
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.recipe_steps import at_pass, with_baseline
-from audiolm_compress.run_data import calibration_file, clip_source
+from audiolm_compress.run_data import calibration_file, clip_source, section, training_file
 from audiolm_compress.salmonn.outline import outline_model
 
 
@@ -151,7 +151,13 @@ def plan(
     """
     recipe = with_baseline(load_recipe(recipe, overrides), baseline)
     device, outline = choose_device(device), outline_model(recipe.baseline)
-    sketch = Sketch(outline.model, calibration_texts(recipe), outline.tokenizer_known, device)
+    sketch = Sketch(
+        outline.model,
+        calibration_texts(recipe),
+        outline.tokenizer_known,
+        device,
+        training=training_texts(recipe),
+    )
     before = sketch.layers(), Clip.of(sketch.model)
     stages = [stage_of("baseline", sketch), *predict_passes(recipe, sketch)]
     after = sketch.layers(), Clip.of(sketch.model)
@@ -198,8 +204,22 @@ def predict_passes(recipe: Recipe, sketch: Sketch) -> list[Stage]:
 
 def calibration_texts(recipe: Recipe) -> list[Example]:
     """The clips that the passes will get, without their audio, from the annotation alone."""
-    entries = read_annotation(calibration_file(recipe.data))
-    chosen = [entries[index] for index in sorted(in_turn(entries, recipe.data.calibration_clips))]
+    with section("calibration"):
+        return _texts(calibration_file(recipe.data), recipe.data.calibration_clips)
+
+
+def training_texts(recipe: Recipe) -> list[Example]:
+    """The same of the clips that passes which learn will get besides; empty if there are none."""
+    file = training_file(recipe)
+    if file is None:
+        return []
+    with section("training"):
+        return _texts(file, recipe.data.training_clips)
+
+
+def _texts(annotation: str, limit: int | None) -> list[Example]:
+    entries = read_annotation(annotation)
+    chosen = [entries[index] for index in sorted(in_turn(entries, limit or len(entries)))]
     silence = torch.empty(0)
     return [Example(e.id, silence, e.task, e.text, e.texts, e.Q, e.file) for e in chosen]
 

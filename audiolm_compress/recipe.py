@@ -70,13 +70,24 @@ Limit = float | Literal["noise"] | None
 
 
 class DataSettings(Settings):
-    """The clips that passes may learn from, and those that the two models are compared on."""
+    """The clips that passes calibrate on or learn from, and those that the two models are compared on."""
 
     calibration: AnnotationFile = Field(
         "tiny", description="annotation (SALMONN JSON) that passes calibrate on; `tiny`: the embedded clips"
     )
     calibration_clips: int = Field(
         128, ge=1, description="how many of the calibration clips are used, tasks mixed"
+    )
+    training: AnnotationFile | None = Field(
+        None,
+        description="annotation that training passes learn from, read only if there are such passes; `tiny`: "
+        "the embedded training clips; unset: the calibration clips",
+    )
+    training_clips: int | None = Field(
+        None,
+        ge=1,
+        description="how many of the training clips are used, tasks mixed; unset: all. They are held in "
+        "memory, 4 MB a minute",
     )
     test: Annotated[tuple[AnnotationFile, ...], BeforeValidator(_as_list)] = Field(
         ("tiny",), min_length=1, description="annotation, or list of them, that both models are measured on"
@@ -91,6 +102,13 @@ class DataSettings(Settings):
     on_bad_audio: Literal["stop", "skip"] = Field(
         "stop", description="unusable audio files stop the run before any work, or are left out and counted"
     )
+
+    @field_validator("training_clips")
+    @classmethod
+    def _clips_of_training(cls, count: int | None, info: ValidationInfo) -> int | None:
+        if count is not None and info.data.get("training", "wrong") is None:
+            raise ValueError("limits the clips of `training`, which is unset; set it, or calibration_clips")
+        return count
 
     @field_validator("prefix")
     @classmethod
@@ -130,7 +148,7 @@ class Recipe(Settings):
         "tiny", description="`tiny`, an upstream YAML config, a folder that this package saved, or a hub id"
     )
     seed: int = Field(0, ge=0, lt=2**32, description="source of all randomness")
-    data: DataSettings = Field(DataSettings(), description="calibration and test clips")
+    data: DataSettings = Field(DataSettings(), description="calibration, training and test clips")
     passes: tuple[AnyPass, ...] = Field(min_length=1, description="what is done, in this order")
     benchmark: BenchmarkSettings = Field(BenchmarkSettings(), description="how both are measured")
     goals: Goals = Field(Goals(), description="what the candidate must reach")

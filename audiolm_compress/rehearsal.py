@@ -26,7 +26,7 @@ from audiolm_compress.data.loading import in_turn
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.passes import Gptq, LowRank
 from audiolm_compress.passes.base import Context, Pass, PassReport, Progress, Silent
-from audiolm_compress.planner import calibration_texts, predict_passes
+from audiolm_compress.planner import calibration_texts, predict_passes, training_texts
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.planning.work import Clip
 from audiolm_compress.quantization.blocks import find_blocks, target_linears
@@ -62,7 +62,10 @@ class Rehearsal:
 
 
 def rehearse(
-    recipe: Recipe, calibration: Sequence[Example] = (), progress: Progress | None = None
+    recipe: Recipe,
+    calibration: Sequence[Example] = (),
+    progress: Progress | None = None,
+    training: Sequence[Example] = (),
 ) -> Rehearsal:
     """Find out in seconds whether the passes of ``recipe`` can run in their order on its baseline.
 
@@ -71,6 +74,8 @@ def rehearse(
         calibration: the run's clips: counted for the real sizes, their tasks and texts taken for the twin;
             without them, the twin gets every prompt's task.
         progress: shows one line, and one for each note.
+        training: the run's clips for learning alone, taken alike; without them, passes learn from those that
+            stand for ``calibration``.
 
     Raises:
         PassError: a pass is impossible; says its position and what was done before it, as the run would.
@@ -87,7 +92,8 @@ def rehearse(
         except BaselineError as error:
             why = str(error)
     texts = calibration or calibration_texts(recipe)
-    predict_passes(recipe, Sketch(outline.model, texts, outline.tokenizer_known))
+    learnt = training or training_texts(recipe)
+    predict_passes(recipe, Sketch(outline.model, texts, outline.tokenizer_known, training=learnt))
     progress.advance()
     if twin is None:
         note = f"{why}: checked against the sizes, but not tried"
@@ -95,15 +101,22 @@ def rehearse(
     else:
         stretch, rounds = enough_clips(needed_positions(recipe, twin), (twin, outline.model))
         clips = rehearsal_clips(twin, calibration, recipe.seed, stretch, rounds)
+        lessons = rehearsal_clips(twin, training, recipe.seed) if training else []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is worth a warning, the run will say of the real model
-            done = _tried(recipe, twin, clips, progress)
+            done = _tried(recipe, twin, clips, lessons, progress)
     for note in done.notes:
         progress.start(f"rehearsal: {note}", 1)
     return done
 
 
-def _tried(recipe: Recipe, twin: Salmonn, clips: Sequence[Example], progress: Progress) -> Rehearsal:
+def _tried(
+    recipe: Recipe,
+    twin: Salmonn,
+    clips: Sequence[Example],
+    training: Sequence[Example],
+    progress: Progress,
+) -> Rehearsal:
     source = recipe.baseline
 
     @cache
@@ -118,7 +131,8 @@ def _tried(recipe: Recipe, twin: Salmonn, clips: Sequence[Example], progress: Pr
             notes.append(f"pass {position} ({entry.kind}) cannot predict, so it was not tried")
             reports.append(None)
         else:
-            context = Context(clips, torch.Generator().manual_seed(recipe.seed), reference)
+            rng = torch.Generator().manual_seed(recipe.seed)
+            context = Context(clips, rng, reference, training=training)
             with torch.random.fork_rng(), at_pass(recipe, position):
                 torch.manual_seed(recipe.seed)
                 reports.append(entry.rehearsed(twin).apply(twin, context))

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from audiolm_compress.data.example import Example
-from audiolm_compress.data.loading import load_examples
+from audiolm_compress.data.loading import Examples, load_examples
+from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.settings import ClipSource
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, Recipe
 from audiolm_compress.salmonn.load import TINY
+
+
+@dataclass(frozen=True)
+class TrainingClips:
+    """Clips for learning alone.
+
+    Attributes:
+        examples: empty if the recipe gives none, or none of its passes learns.
+        notes: what was left out or not used, for the report.
+    """
+
+    examples: Sequence[Example]
+    notes: tuple[str, ...] = ()
 
 
 def load_calibration(recipe: Recipe, progress: Progress) -> list[Example]:
@@ -20,14 +36,26 @@ def load_calibration(recipe: Recipe, progress: Progress) -> list[Example]:
     """
     progress.start("reading the calibration clips", 1)
     data = recipe.data
-    loaded = load_examples(
-        calibration_file(data),
-        prefix=_prefix(data, (data.calibration,)),
-        channel=data.channel,
-        on_bad_audio=data.on_bad_audio,
-        limit=data.calibration_clips,
-    )
-    return loaded.examples
+    with section("calibration"):
+        return _load(data, data.calibration, calibration_file(data), data.calibration_clips).examples
+
+
+def load_training(recipe: Recipe, progress: Progress) -> TrainingClips:
+    """The recipe's training clips, if one of its passes will learn from them.
+
+    Raises:
+        DataError: the annotation or audio files cannot be used.
+    """
+    data, file = recipe.data, training_file(recipe)
+    if data.training is None:
+        return TrainingClips(())
+    if file is None:
+        return TrainingClips((), ("data.training was not used: no pass of the recipe learns",))
+    progress.start("reading the training clips", 1)
+    with section("training"):
+        loaded = _load(data, data.training, file, data.training_clips)
+    bad = [f"data.training: {path} was left out: {reason}" for path, reason in loaded.bad]
+    return TrainingClips(loaded.examples, tuple(bad))
 
 
 def checked_clips(recipe: Recipe, progress: Progress) -> ClipSource:
@@ -38,19 +66,28 @@ def checked_clips(recipe: Recipe, progress: Progress) -> ClipSource:
     """
     progress.start("checking the test clips", 1)
     clips = clip_source(recipe.data)
-    load_examples(
-        clips.test,
-        prefix=clips.prefix,
-        channel=clips.channel,
-        on_bad_audio=clips.on_bad_audio,
-        limit=recipe.benchmark.max_clips,
-    )
+    with section("test"):
+        load_examples(
+            clips.test,
+            prefix=clips.prefix,
+            channel=clips.channel,
+            on_bad_audio=clips.on_bad_audio,
+            limit=recipe.benchmark.max_clips,
+        )
     return clips
 
 
 def calibration_file(data: DataSettings) -> str:
     """The annotation of the calibration clips, with a file in the place of a word."""
     return _paths((data.calibration,), "calibration")[0]
+
+
+def training_file(recipe: Recipe) -> str | None:
+    """The annotation of the training clips; None if there is none, or no pass of the recipe learns."""
+    name = recipe.data.training
+    if name is None or not any(entry.learns for entry in recipe.passes):
+        return None
+    return _paths((name,), "training")[0]
 
 
 def clip_source(data: DataSettings) -> ClipSource:
@@ -60,6 +97,25 @@ def clip_source(data: DataSettings) -> ClipSource:
         prefix=_prefix(data, data.test),
         channel=data.channel,
         on_bad_audio=data.on_bad_audio,
+    )
+
+
+@contextmanager
+def section(name: str) -> Iterator[None]:
+    """Inside, a ``DataError`` begins with the entry of ``data`` whose clips are at fault."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"data.{name}: {error}") from error
+
+
+def _load(data: DataSettings, name: str, file: str, limit: int | None) -> Examples:
+    return load_examples(
+        file,
+        prefix=_prefix(data, (name,)),
+        channel=data.channel,
+        on_bad_audio=data.on_bad_audio,
+        limit=limit,
     )
 
 

@@ -43,6 +43,12 @@ class TrainSettings(Settings):
     """How to train; a step is one change of the weights."""
 
     steps: int = Field(ge=1, description="Changes of the weights, in all.")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="End after so many minutes, whatever `steps` says; the learning rate then follows the "
+        "larger share done of both. Such a run does not repeat exactly.",
+    )
     learning_rate: float = Field(gt=0, description="Highest learning rate, reached after the warm-up.")
     warmup: int = Field(0, ge=0, description="Steps of linear warm-up.")
     final_rate: float = Field(
@@ -75,12 +81,14 @@ class TrainResult:
             ``step`` and ``validation``.
         best: lowest validation score; infinite without validation.
         best_step: where it was reached.
+        seconds: time taken, that before a resumption included.
     """
 
     steps: int = 0
     curve: list[dict[str, float]] = field(default_factory=list)
     best: float = math.inf
     best_step: int = 0
+    seconds: float = 0.0
 
 
 def train(
@@ -125,8 +133,8 @@ def train(
     entries = _entries(plan, result.steps * settings.accumulation, accelerator)
     bar = progress.add_task("training", total=settings.steps, completed=result.steps) if progress else None
     losses: list[float] = []
-    start = time.monotonic()
-    while result.steps < settings.steps:
+    start = time.monotonic() - result.seconds
+    while not _finished(result, settings):
         model.train()
         for part in range(settings.accumulation):
             torch.manual_seed(_seed(settings, result.steps * settings.accumulation + part, accelerator))
@@ -139,15 +147,16 @@ def train(
             accelerator.backward(value / settings.accumulation)
             losses.append(value.item())
         accelerator.clip_grad_norm_(learned, settings.clip_norm)
-        rate = rate_at(result.steps, settings)
+        rate = rate_at(result.steps, settings, result.seconds)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
         result.steps += 1
-        done = result.steps == settings.steps
+        result.seconds = time.monotonic() - start
+        done = _finished(result, settings)
         if done or result.steps % settings.log_every == 0:
-            point = {"loss": sum(losses) / len(losses), "rate": rate, "seconds": time.monotonic() - start}
+            point = {"loss": sum(losses) / len(losses), "rate": rate, "seconds": result.seconds}
             result.curve.append({"step": result.steps, **point})
             losses.clear()
         if validate and (done or _due(result.steps, settings.validate_every)):
@@ -170,13 +179,25 @@ def train(
     return result
 
 
-def rate_at(step: int, settings: TrainSettings) -> float:
-    """Learning rate of a step (counted from 0): linear warm-up, then half a cosine down to ``final_rate``."""
-    if step < settings.warmup:
-        return settings.learning_rate * (step + 1) / settings.warmup
+def rate_at(step: int, settings: TrainSettings, seconds: float = 0.0) -> float:
+    """Learning rate of a step: linear warm-up times half a cosine down to ``final_rate``.
+
+    Args:
+        step: counted from 0.
+        settings: the cosine begins after ``warmup`` steps, and at once where ``minutes`` says when to end.
+        seconds: time taken so far; matters only if ``minutes`` is set.
+    """
+    warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    share = settings.final_rate + (1 - settings.final_rate) * (1 + math.cos(math.pi * min(1.0, done))) / 2
-    return settings.learning_rate * share
+    if settings.minutes is not None:
+        done = max(done, seconds / (60 * settings.minutes))
+    cosine = (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
+    return settings.learning_rate * warm * (settings.final_rate + (1 - settings.final_rate) * cosine)
+
+
+def _finished(result: TrainResult, settings: TrainSettings) -> bool:
+    late = settings.minutes is not None and result.seconds >= 60 * settings.minutes
+    return late or result.steps >= settings.steps
 
 
 def _optimizer(learned: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:

@@ -97,6 +97,11 @@ goals: {weight_ratio: small}
         ("passes: [{pass: merge_lora}]\ngoals: none", "goals: found 'none'; expected a mapping"),
         ("passes: [{pass: merge_lora}]\ngoals: {wer_increase: .nan}", "goals.wer_increase: found nan"),
         ("passes: [{pass: merge_lora}]\nbaseline: gone.yaml", "baseline: no such file or folder: "),
+        ("passes: [{pass: cast}]\ndata: {training: gone.json}", "line 2, data.training: no such file: "),
+        (
+            "passes: [{pass: cast}]\ndata: {training_clips: 9}",
+            "line 2, data.training_clips: limits the clips of `training`, which is unset; set it, or",
+        ),
         (
             "passes: [{pass: merge_lora}]\npasses: [{pass: cast}]",
             "line 2, passes: given twice, first in line 1",

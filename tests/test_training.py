@@ -116,6 +116,25 @@ def test_rate_warms_up_and_decays() -> None:
     assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
 
 
+def test_ends_after_the_minutes_and_does_not_begin_anew(tmp_path: Path) -> None:
+    settings = TrainSettings(steps=10**6, minutes=0.002, learning_rate=0.01)
+    result = train(network(), plan, loss, settings, folder=tmp_path)
+    assert 0 < result.steps < 10**6
+    assert result.seconds >= 60 * 0.002
+    assert result.curve[-1]["step"] == result.steps
+    # The time taken is part of the checkpoint: nothing is left of the minutes.
+    again = train(network(), plan, loss, settings, folder=tmp_path)
+    assert (again.steps, again.seconds) == (result.steps, result.seconds)
+
+
+def test_rate_follows_the_larger_share_of_steps_and_minutes() -> None:
+    timed = TrainSettings(steps=100, minutes=1.0, learning_rate=1.0, final_rate=0.1)
+    untimed = timed.model_copy(update={"minutes": None})
+    assert rate_at(50, timed, seconds=0.0) == rate_at(50, untimed)
+    assert rate_at(0, timed, seconds=30.0) == pytest.approx(rate_at(50, untimed))
+    assert rate_at(0, timed, seconds=60.0) == rate_at(0, timed, seconds=90.0) == pytest.approx(0.1)
+
+
 def test_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
     settings = TrainSettings(steps=1, learning_rate=0.1)
     with pytest.raises(DataError, match="nothing to train"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
@@ -46,12 +46,20 @@ class Context:
         rng: seeded from the recipe's seed and the pass's position.
         reference: loads the untouched baseline on demand (a teacher).
         progress: shows the state of long work.
+        training: clips of the same form that are given for learning alone; empty if none are, or if no pass
+            of the recipe learns.
     """
 
     calibration: Sequence[Example]
     rng: torch.Generator
     reference: Callable[[], Salmonn]
     progress: Progress = field(default_factory=Silent)
+    training: Sequence[Example] = ()
+
+    @property
+    def training_clips(self) -> Sequence[Example]:
+        """What a pass that learns has to learn from: the training clips, or else those of calibration."""
+        return self.training or self.calibration
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,13 @@ class Pass(Settings):
     """Base of the passes that a recipe can name.
 
     A subclass narrows ``kind`` to its own name, which is the key ``pass`` of its YAML entry.
+
+    Attributes:
+        learns: whether it trains on ``Context.training_clips``; a recipe's training clips are only read if
+            one of its passes does.
     """
 
+    learns: ClassVar[bool] = False
     kind: str = Field(alias="pass")
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:

@@ -28,6 +28,7 @@ class Sketch:
         flops: what the pass at hand will compute in float32 beside its runs of the model.
         runs: operations of its runs of the model, by type; both are for the estimate of time.
         notes: what the pass at hand cannot foresee, in words for the reader.
+        training: the clips that passes which learn will get besides; empty if none are given for that.
     """
 
     model: Salmonn
@@ -37,11 +38,17 @@ class Sketch:
     flops: float = 0.0
     runs: dict[torch.dtype, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    training: Sequence[Example] = ()
 
     @property
     def calibration_clips(self) -> int:
         """How many clips the passes will get; 128, a recipe's default, if they are not known."""
         return len(self.calibration) or 128
+
+    @property
+    def training_clips(self) -> int:
+        """How many clips a pass that learns will get: those of calibration where none are given for it."""
+        return len(self.training) or self.calibration_clips
 
     @property
     def data_known(self) -> bool:
