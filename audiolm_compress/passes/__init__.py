@@ -13,11 +13,13 @@ from audiolm_compress.passes.cast import Cast
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
 from audiolm_compress.passes.layer_drop import LayerDrop
+from audiolm_compress.passes.lora_recovery import LoraRecovery
 from audiolm_compress.passes.low_rank import LowRank
 from audiolm_compress.passes.merge_lora import MergeLora
 from audiolm_compress.passes.prune_width import PruneWidth
 from audiolm_compress.passes.quantize_embedding import QuantizeEmbedding
 from audiolm_compress.passes.quantize_encoder import QuantizeEncoder
+from audiolm_compress.passes.scale_recovery import ScaleRecovery
 from audiolm_compress.passes.unpad_audio import UnpadAudio
 from audiolm_compress.passes.vocab_trim import VocabTrim
 
@@ -34,7 +36,9 @@ AnyPass = Annotated[
     | UnpadAudio
     | VocabTrim
     | LayerDrop
-    | LowRank,
+    | LowRank
+    | LoraRecovery
+    | ScaleRecovery,
     Field(discriminator="kind"),
 ]
 PASSES: tuple[type[Pass], ...] = (
@@ -51,6 +55,8 @@ PASSES: tuple[type[Pass], ...] = (
     CachePrompt,
     LayerDrop,
     LowRank,
+    LoraRecovery,
+    ScaleRecovery,
 )
 
 __all__ = [
@@ -62,11 +68,13 @@ __all__ = [
     "DropAudioEncoder",
     "Gptq",
     "LayerDrop",
+    "LoraRecovery",
     "LowRank",
     "MergeLora",
     "PruneWidth",
     "QuantizeEmbedding",
     "QuantizeEncoder",
+    "ScaleRecovery",
     "UnpadAudio",
     "VocabTrim",
 ]

@@ -23,44 +23,49 @@ from audiolm_compress.quantization.packed_linear import PackedLinear
 
 
 class TrainableScales(nn.Module):
-    """Stands in for ``layer`` while its ``scales`` [groups, out], and its ``bias`` [out], are parameters.
+    """Stands in for a packed layer while its scales, and its ``bias`` [out], are trained.
 
-    Inputs are not rounded here, also where the layer's kernel will round them.
+    The parameter ``changes`` float32 [groups, out] is relative, s (1 + d): steps of an optimizer such as Adam
+    have a size of their own, whatever that of the scales. It starts at 0, and weight decay leads back there.
+    Inputs are not rounded, also where the layer's kernel will round them.
     """
 
     def __init__(self, layer: PackedLinear[Any]) -> None:
-        """Read the integers of ``layer``, which is left alone until ``write_back``."""
+        """Read the integers, scales and bias of ``layer``, which is left alone."""
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self._layer = (layer,)  # in a tuple: a child module's tensors would be found twice
-        integers, scales, width = integers_of(layer)
-        self.width = width
+        integers, initial, self.width = integers_of(layer)
         self.integers: Tensor
         self.register_buffer("integers", integers)
-        self.scales = nn.Parameter(scales.clone())
+        self.initial: Tensor
+        self.register_buffer("initial", initial.to(torch.float32, copy=True))
+        self.changes = nn.Parameter(torch.zeros_like(self.initial))
         bias = layer._buffers["bias"]
         self.bias = None if bias is None else nn.Parameter(bias.clone())
 
+    @property
+    def scales(self) -> Tensor:
+        """The scales of now, float32 [groups, out]."""
+        return self.initial * (1 + self.changes)
+
     def weight(self) -> Tensor:
-        """The weights as a matrix [out, in], in the dtype of ``scales``."""
-        scales = _spread(self.scales, self.width, self.in_features)
-        return (self.integers.to(scales.dtype) * scales).T
+        """The weights as a matrix, float32 [out, in]."""
+        return (self.integers * _spread(self.scales, self.width, self.in_features)).T
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [..., in] -> [..., out] in the dtype of ``x``."""
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight().to(x.dtype), bias)
 
-    def write_back(self) -> PackedLinear[Any]:
-        """The layer, with the scales and the bias of now and the integers that it always had.
+    def write_to(self, layer: PackedLinear[Any]) -> None:
+        """Give ``layer``, which it was made from, the scales and the bias of now; its integers stay.
 
         Raises:
             ValueError: a scale has become 0 or is not finite.
         """
-        (layer,) = self._layer
-        scales = self.scales.detach().view(layer.stored()["scales"].shape)
-        layer.set_scales(scales, None if self.bias is None else self.bias.detach())
-        return layer
+        bias = None if self.bias is None else self.bias.detach()
+        scales = self.scales.detach().view(layer.stored()["scales"].shape)  # [out], or [groups or 1, out]
+        layer.set_scales(scales, bias)
 
 
 def integers_of(layer: PackedLinear[Any]) -> tuple[Tensor, Tensor, int]:

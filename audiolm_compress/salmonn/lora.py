@@ -90,9 +90,11 @@ def adapt_layer(
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, use_rslora=use_rslora, use_dora=use_dora
     )
-    adapted = LoraLinear(layer, _ADAPTER, config, r=rank, lora_alpha=alpha)
+    kind = _PackedLora if isinstance(layer, PackedLinear) else LoraLinear
+    adapted = kind(layer, _ADAPTER, config, r=rank, lora_alpha=alpha)
+    device = layer.get_buffer("scales").device if isinstance(layer, PackedLinear) else layer.weight.device
     for child in (adapted.lora_A, adapted.lora_B, adapted.lora_magnitude_vector):
-        child.float()
+        child.to(device, torch.float32)
     factor = adapted.lora_A[_ADAPTER].weight
     drawn = nn.init.kaiming_uniform_(torch.empty(factor.shape), a=5**0.5, generator=rng)
     with torch.no_grad():
@@ -106,6 +108,13 @@ def adapter_factors(adapted: LoraLinear) -> tuple[Tensor, Tensor, Tensor | None]
     b = adapted.lora_B[_ADAPTER].weight.detach() * adapted.scaling[_ADAPTER]
     dora = _ADAPTER in adapted.lora_magnitude_vector
     return a, b, adapted.lora_magnitude_vector[_ADAPTER].weight.detach() if dora else None
+
+
+class _PackedLora(LoraLinear):
+    """peft's layer around one whose sizes peft would only guess, with a warning."""
+
+    def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
+        return module.in_features, module.out_features  # type: ignore[return-value]  # nn.Module says Tensor
 
 
 def _plain(layer: PackedLinear[Any]) -> nn.Linear:
