@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import AudioTokenRate as AudioTokenRate
     from audiolm_compress.passes import CachePrompt as CachePrompt
     from audiolm_compress.passes import Cast as Cast
+    from audiolm_compress.passes import Distill as Distill
     from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
     from audiolm_compress.passes import Gptq as Gptq
     from audiolm_compress.passes import LayerDrop as LayerDrop
@@ -46,6 +47,7 @@ _HOME = {
     "AudioTokenRate": "passes",
     "CachePrompt": "passes",
     "Cast": "passes",
+    "Distill": "passes",
     "DropAudioEncoder": "passes",
     "Gptq": "passes",
     "LayerDrop": "passes",

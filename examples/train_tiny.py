@@ -31,7 +31,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent / "tiny"))
 
 from assemble import assemble, score_folder
-from bundle import attribution, bundle_clips, read_sources
+from bundle import bundle_clips, bundle_training, read_sources
 from corpus import cached_items, chosen_items, gather_texts, load_vocabularies, read_targets, reading_rows
 from data import plan_epoch
 from listening import answers, ctc_texts, listen, score
@@ -212,9 +212,9 @@ def stage_bundle(args: argparse.Namespace) -> None:
     model = assemble(network, tokenizer, args.whisper, args.beats_weights)
     half = dict.fromkeys(("speech_encoder", "audio_encoder", "connector"), torch.float16)
     save(model, args.model, storage=half)
-    test = bundle_clips(read_sources(args.test), args.model / "data", "test", {"asr_test": ".flac"})
-    calibration = bundle_clips(read_sources(args.calibration), args.model / "data", "calibration", {})
-    (args.model / "ATTRIBUTION.md").write_text(attribution([*test, *calibration]), encoding="utf-8")
+    bundle_clips(read_sources(args.test), args.model / "data", "test", {"asr_test": ".flac"})
+    bundle_clips(read_sources(args.calibration), args.model / "data", "calibration", {})
+    bundle_training(args.training, args.model)
     scores = score_folder(args.model, "test")
     result = {
         "scores": {
@@ -256,6 +256,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, help="file for the scores (bundle)")
     parser.add_argument("--test", nargs="+", default=[], help="GROUP=ANNOTATION[@ROOT][:LIMIT] (bundle)")
     parser.add_argument("--calibration", nargs="+", default=[], help="as --test (bundle)")
+    parser.add_argument("--training", nargs="+", default=[], help="as --test (bundle)")
     parser.add_argument("--padded", action="store_true", help="train on the padded form")
     parser.add_argument(
         "--lora", action="store_true", help="train connector and LoRA; the language model is frozen"

@@ -33,6 +33,7 @@ PUBLIC = [
     "AudioTokenRate",
     "CachePrompt",
     "Cast",
+    "Distill",
     "DropAudioEncoder",
     "Gptq",
     "LayerDrop",

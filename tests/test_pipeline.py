@@ -164,10 +164,14 @@ def test_every_pass_has_its_own_chance(small_model: Callable[[str], Salmonn]) ->
 
 
 @pytest.mark.slow
-def test_what_was_not_rehearsed_stands_in_the_report(recipe: dict[str, Any], tmp_path: Path) -> None:
-    own = load_recipe(recipe | {"passes": [{"pass": "draw"}]}, extra_passes=(Draw,))
+def test_what_was_not_rehearsed_or_used_stands_in_the_report(recipe: dict[str, Any], tmp_path: Path) -> None:
+    data = recipe["data"] | {"training": "tiny"}
+    own = load_recipe(recipe | {"data": data, "passes": [{"pass": "draw"}]}, extra_passes=(Draw,))
     report = apply_recipe(own, out=tmp_path / "small", device="cpu").report
-    assert report.notes == ("rehearsal: pass 1 (draw) cannot predict, so it was not tried",)
+    assert report.notes == (
+        "data.training was not used: no pass of the recipe learns",
+        "rehearsal: pass 1 (draw) cannot predict, so it was not tried",
+    )
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

@@ -10,6 +10,7 @@ from audiolm_compress.passes.audio_token_rate import AudioTokenRate
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.passes.cache_prompt import CachePrompt
 from audiolm_compress.passes.cast import Cast
+from audiolm_compress.passes.distill import Distill
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
 from audiolm_compress.passes.layer_drop import LayerDrop
@@ -37,6 +38,7 @@ AnyPass = Annotated[
     | VocabTrim
     | LayerDrop
     | LowRank
+    | Distill
     | LoraRecovery
     | ScaleRecovery,
     Field(discriminator="kind"),
@@ -55,6 +57,7 @@ PASSES: tuple[type[Pass], ...] = (
     CachePrompt,
     LayerDrop,
     LowRank,
+    Distill,
     LoraRecovery,
     ScaleRecovery,
 )
@@ -65,6 +68,7 @@ __all__ = [
     "AudioTokenRate",
     "CachePrompt",
     "Cast",
+    "Distill",
     "DropAudioEncoder",
     "Gptq",
     "LayerDrop",

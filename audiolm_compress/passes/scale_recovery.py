@@ -121,7 +121,5 @@ class ScaleRecovery(Recovery):
                 }
             embeddings = [name for name, m in modules.items() if isinstance(m, QuantizedEmbedding)]
             if self.scales and embeddings:
-                notes.append(
-                    f"the scales of {', '.join(embeddings)} are not trained: one a token, rarely read"
-                )
+                notes.append(f"the scales of {', '.join(embeddings)}, one a token, are not trained")
         return layers, norms, notes

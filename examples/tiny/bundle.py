@@ -1,14 +1,21 @@
-"""Builds the folder of the embedded baseline: model, clips to calibrate and to test on, and whom to thank.
+"""Builds the folder of the embedded baseline: model, clips to test on and to learn from, and whom to thank.
+
+    python examples/tiny/bundle.py --model FOLDER --training GROUP=ANNOTATION[@ROOT][:LIMIT]...
+
+adds training clips to a folder that ``train_tiny.py bundle`` has made, and leaves its model as it is.
 
 The clips are real recordings and mixtures of them that may be passed on: CC0, CC-BY, CC-BY-SA and Free Art.
 Test clips are those the model never saw: the corpus's asr_test, six prompts held out of training, 60 new
-mixtures of the training sounds and the sounds of aac_test. Calibration clips come from the training split.
+mixtures of the training sounds and the sounds of aac_test. Calibration clips come from the training split;
+training clips are all of it that may be passed on, and mixtures of its sounds.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +61,7 @@ passed on under that licence.
 | clip | licence | author | from |
 |---|---|---|---|
 """
+SPLITS = ("test", "calibration", "training")
 FIELDS = ("text", "texts", "task", "licence", "attribution", "source", "source_file", "duration")
 
 
@@ -84,29 +92,58 @@ def read_sources(texts: Sequence[str]) -> list[Source]:
 
 
 def bundle_clips(
-    sources: Sequence[Source], folder: Path, split: str, suffixes: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Write ``folder/SPLIT.json`` and the clips of all sources as audio files beside it; returns the entries.
+    sources: Sequence[Source],
+    folder: Path,
+    split: str,
+    suffixes: Mapping[str, str],
+    bundled: Iterable[Mapping[str, Any]] = (),
+) -> None:
+    """Write ``folder/SPLIT.json`` and the clips of all sources as audio files beside it.
 
-    ``suffixes`` gives the file format of a group; Ogg Opus where it gives none.
+    Args:
+        sources: the clips; those that may not be passed on are left out, and how many is printed.
+        folder: ``data`` of the model's folder.
+        split: ``test``, ``calibration`` or ``training``.
+        suffixes: the file format of a group; Ogg Opus where it gives none.
+        bundled: entries of another split. A clip of the same group and name is not written a second time:
+            the entry names the file that is there.
     """
     entries = []
+    there = {entry["testset_id"]: entry for entry in bundled}
     for source in sources:
         audio = folder / split / source.group
         audio.mkdir(parents=True, exist_ok=True)
-        rows = json.loads(source.annotation.read_text(encoding="utf-8"))["annotation"]
-        rows = [row for row in rows if is_free(row["licence"])][: source.limit]
-        for row in rows:
-            wave, rate = soundfile.read(source.root / row["path"], dtype="float32")
-            assert rate == RATE, f"{row['path']}: {rate} Hz"
-            file = audio / (Path(row["path"]).stem + suffixes.get(source.group, ".ogg"))
-            write_audio(file, wave)
-            kept = {name: row[name] for name in FIELDS if name in row}
-            path = file.relative_to(folder).as_posix()
-            entries.append({"path": path, "testset_id": f"{source.group}/{file.stem}", **kept})
+        rows = read_entries(source.annotation)
+        free = [row for row in rows if is_free(row["licence"])]
+        print(f"{split}/{source.group}: {len(rows) - len(free)} of {len(rows)} may not be passed on")
+        for row, name in zip(free[: source.limit], clip_names(free), strict=False):
+            identity = f"{source.group}/{name}"
+            kept = {field: row[field] for field in FIELDS if field in row}
+            if identity in there:
+                path = there[identity]["path"]
+                assert kept["text"] == there[identity]["text"], f"{identity}: another clip of that name"
+            else:
+                wave, rate = soundfile.read(source.root / row["path"], dtype="float32")
+                assert rate == RATE, f"{row['path']}: {rate} Hz"
+                file = audio / (name + suffixes.get(source.group, ".ogg"))
+                write_audio(file, wave)
+                path = file.relative_to(folder).as_posix()
+            entries.append({"path": path, "testset_id": identity, **kept})
     text = json.dumps({"annotation": entries}, indent=1, ensure_ascii=False)
     (folder / f"{split}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_entries(annotation: Path) -> list[dict[str, Any]]:
+    """The entries of an annotation as they stand there."""
+    entries: list[dict[str, Any]] = json.loads(annotation.read_text(encoding="utf-8"))["annotation"]
     return entries
+
+
+def clip_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The files' names; where two folders have a file of one name, with the folder before it."""
+    paths = [Path(row["path"]) for row in rows]
+    uses = Counter(path.stem for path in paths)
+    return [path.stem if uses[path.stem] == 1 else f"{path.parent.name}_{path.stem}" for path in paths]
 
 
 def write_audio(file: Path, wave: np.ndarray) -> None:
@@ -117,11 +154,32 @@ def write_audio(file: Path, wave: np.ndarray) -> None:
         soundfile.write(file, wave, RATE, format="OGG", subtype="OPUS", compression_level=0.92)
 
 
-def attribution(entries: Sequence[dict[str, Any]]) -> str:
-    """Markdown that names the author and the licence of the weights and of every clip."""
+def attribution(data: Path) -> str:
+    """Markdown that names the author and the licence of the weights and of every clip below ``data``."""
     lines = []
-    for entry in entries:
+    entries = [entry for split in SPLITS for entry in read_entries(data / f"{split}.json")]
+    for entry in {entry["path"]: entry for entry in entries}.values():
         cells = (entry["path"], entry["licence"], entry["attribution"], entry["source"])
         escaped = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells)
         lines.append("| " + " | ".join(escaped) + " |")
     return WEIGHTS + "\n".join(lines) + "\n"
+
+
+def bundle_training(texts: Sequence[str], model: Path) -> None:
+    """Write the training clips of sources as ``read_sources`` takes them, and whom to thank for all clips."""
+    data = model / "data"
+    bundle_clips(read_sources(texts), data, "training", {}, read_entries(data / "calibration.json"))
+    (model / "ATTRIBUTION.md").write_text(attribution(data), encoding="utf-8")
+
+
+def main() -> None:
+    """Add training clips to a folder that is there."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--training", nargs="+", required=True, help="GROUP=ANNOTATION[@ROOT][:LIMIT]")
+    args = parser.parse_args()
+    bundle_training(args.training, args.model)
+
+
+if __name__ == "__main__":
+    main()

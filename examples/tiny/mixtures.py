@@ -8,14 +8,15 @@
 A mixture is one recording, two at the same time or one after the other, each at a random level, half of them
 with noise. The recording that starts first is named first. ``--free`` draws only recordings that may be
 passed on with few conditions (CC0, CC-BY, CC-BY-SA, Free Art) and never puts share-alike licences of two
-kinds into one mixture.
+kinds into one mixture. ``--unlike FILE.json`` draws again where the same recordings were put together in the
+same way for a mixture of that annotation.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,11 @@ def describe(mixture: Mixture, path: str) -> dict[str, Any]:
     }
 
 
+def made_of(entry: Mapping[str, Any]) -> tuple[str, frozenset[str]]:
+    """How the recordings of an annotation entry were put together, and which they are."""
+    return entry["kind"], frozenset(entry["source"].removeprefix("mixture of ").split(" and "))
+
+
 def main() -> None:
     """Write shards of mixtures and, if asked, files with an annotation."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -199,15 +205,21 @@ def main() -> None:
     parser.add_argument("--free", action="store_true")
     parser.add_argument("--files", type=Path, help="folder for FLAC files")
     parser.add_argument("--json", type=Path, help="annotation of these files")
+    parser.add_argument("--unlike", type=Path, help="annotation of mixtures that are not to be repeated")
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     sounds = read_sounds(args.corpus / "aac_train.json", free=args.free)
-    entries = []
+    entries, repeated = [], 0
+    known = set()
+    if args.unlike is not None:
+        known = {made_of(e) for e in json.loads(args.unlike.read_text(encoding="utf-8"))["annotation"]}
     for shard, start in enumerate(track(range(0, args.count, SHARD), description="mixtures")):
         name = args.name if args.count <= SHARD else f"{args.name}_{shard:04d}"
         writer = ShardWriter(args.out, name)
         for index in range(start, min(start + SHARD, args.count)):
             mixture = draw(sounds, rng)
+            while made_of(describe(mixture, "")) in known:
+                mixture, repeated = draw(sounds, rng), repeated + 1
             source = "+".join(sound.path for sound in mixture.sounds)
             writer.add(mixture.wave, mixture.texts[0], source, task="audiocaption_v2", texts=mixture.texts)
             if args.files is not None:
@@ -216,6 +228,8 @@ def main() -> None:
                 soundfile.write(file, mixture.wave, RATE, subtype="PCM_16")
                 entries.append(describe(mixture, file.name))
         writer.close()
+    if args.unlike is not None:
+        print(f"{repeated} mixtures like one of {args.unlike} were left out and others drawn for them")
     if args.json is not None:
         args.json.write_text(
             json.dumps({"annotation": entries}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

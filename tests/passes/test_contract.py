@@ -25,6 +25,7 @@ from audiolm_compress.salmonn.outline import outline_model
 SETTINGS: dict[str, dict[str, Any]] = {
     "unpad_audio": {},
     "audio_token_rate": {"window_seconds": 0.5},
+    "distill": {"epochs": None, "steps": 2},
     "drop_audio_encoder": {},
     "layer_drop": {"part": "speech_encoder", "keep": 2, "loss_clips": 2},
     "low_rank": {"budget": 0.7, "loss_clips": 2},
@@ -51,6 +52,13 @@ KINDS = [pass_class.model_fields["kind"].default for pass_class in PASSES]
 def make(kind: str) -> Pass:
     entry: Pass = TypeAdapter(AnyPass).validate_python({"pass": kind} | SETTINGS[kind])
     return entry
+
+
+def taught(context: Context, small_model: Callable[..., Salmonn], kind: str, variant: str) -> Context:
+    """The context, with a baseline to learn from for passes that learn; no other may ask for one."""
+    if not type(make(kind)).learns:
+        return context
+    return replace(context, reference=lambda: small_model(variant))
 
 
 def answers(model: Salmonn, clips: list[torch.Tensor]) -> tuple[torch.Tensor, list[str]]:
@@ -100,7 +108,7 @@ def test_contract(
     """Honest about changing, still answers, and the saved model is the one in memory."""
     model = small_model(variant)
     before, config = state(model), store.describe(model)
-    report = make(kind).apply(model, context)
+    report = make(kind).apply(model, taught(context, small_model, kind, variant))
     assert report.changed
     assert report.summary
     logits, texts = answers(model, clips)
@@ -117,7 +125,7 @@ def test_same_seed_same_result(small_model: Callable[..., Salmonn], context: Con
     for _ in range(2):
         model = small_model()
         context.rng.manual_seed(7)
-        make(kind).apply(model, context)
+        make(kind).apply(model, taught(context, small_model, kind, "llama"))
         results.append(state(model))
     assert equal(*results)
 
@@ -141,7 +149,7 @@ def test_prediction(
 ) -> None:
     """What a pass predicts from configs is what it does; where data decides, an upper bound and a word."""
     model = small_model(variant)
-    make(kind).apply(model, context)
+    make(kind).apply(model, taught(context, small_model, kind, variant))
     sketch = Sketch(outline_model(parity / variant / "config.yaml").model, context.calibration)
     make(kind).predict(sketch)
     saved = (store.save(model, tmp_path / "model") / store.WEIGHTS).stat().st_size

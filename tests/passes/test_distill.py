@@ -1,0 +1,161 @@
+"""Distillation: what was cut comes nearer to the baseline, only what is named learns, types stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from audiolm_compress.errors import PassError
+from audiolm_compress.passes import Cast, Distill, Gptq, QuantizeEmbedding, UnpadAudio, VocabTrim
+from audiolm_compress.passes.base import Context, PassReport
+from audiolm_compress.passes.recovery import Losses
+from audiolm_compress.passes.teacher import Teacher, Wanted, shared_tokens
+from audiolm_compress.salmonn.model import Salmonn
+
+Loader = Callable[..., Salmonn]
+SHORT: dict[str, Any] = {"epochs": None, "steps": 12, "learning_rate": 2e-3, "valid_share": 0.25}
+
+
+@pytest.fixture
+def lessons(context: Context, small_model: Loader) -> Context:
+    """With the baseline as the teacher."""
+    return replace(context, reference=lambda: small_model("llama"))
+
+
+def state(model: Salmonn) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed_parts(model: Salmonn, before: dict[str, torch.Tensor]) -> set[str]:
+    after = model.state_dict()
+    return {name.partition(".")[0] for name, old in before.items() if not torch.equal(old, after[name])}
+
+
+def losses(report: PassReport, name: str) -> tuple[float, float]:
+    return report.figures[f"{name}_before"], report.figures[f"{name}_after"]
+
+
+def test_heals_dropped_layers(small_model: Loader, lessons: Context) -> None:
+    model = small_model("llama")
+    model.keep_layers("speech_encoder", [0, 2])
+    model.keep_layers("audio_encoder", [0, 2])
+    before = state(model)
+    report = Distill(**SHORT).apply(model, lessons)
+    for name in ("speech", "audio", "connector"):
+        was, now = losses(report, name)
+        assert 0 < now < 0.9 * was
+    assert changed_parts(model, before) == {"speech_encoder", "audio_encoder", "connector"}
+    assert torch.equal(
+        model.state_dict()["speech_encoder.embed_positions.weight"],
+        before["speech_encoder.embed_positions.weight"],
+    )
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+
+
+def test_matches_unpadded_states_with_those_of_30_seconds(small_model: Loader, lessons: Context) -> None:
+    """Nothing but the length of the audio tells student and teacher apart, and that is learned."""
+    model = small_model("llama")
+    UnpadAudio(bucket_seconds=5.0).apply(model, lessons)
+    only = Losses(audio=0, connector=0, logits=0, text=0)
+    report = Distill(parts=("speech_encoder",), losses=only, **SHORT).apply(model, lessons)
+    was, now = losses(report, "speech")
+    assert 0 < now < was
+    assert set(report.figures) & {"audio_before", "connector_before", "logits_before", "text_before"} == set()
+
+
+def test_an_unchanged_model_has_nothing_to_learn(small_model: Loader, lessons: Context) -> None:
+    model = small_model("llama")
+    report = Distill(losses=Losses(text=0), **SHORT | {"steps": 1, "learning_rate": 1e-9}).apply(
+        model, lessons
+    )
+    for name in ("speech", "audio", "connector", "logits"):
+        assert losses(report, name)[0] == pytest.approx(0, abs=2e-3)  # lessons are kept in 16 bit
+
+
+def test_layers_can_be_matched_one_by_one(small_model: Loader, lessons: Context) -> None:
+    model = small_model("llama")
+    model.keep_layers("speech_encoder", [0, 2])
+    teacher = Teacher(small_model("llama"), model, Wanted(logits=False, speech_layers={0: 0, 1: 2}))
+    lesson = teacher.lesson(lessons.calibration[0])
+    assert {"speech", "speech.0", "speech.1", "audio", "connector"} == set(lesson)
+    report = Distill(
+        parts=("speech_encoder",), speech_layers={0: 1}, losses=Losses(logits=0, text=0, connector=0), **SHORT
+    ).apply(model, lessons)
+    was, now = losses(report, "speech")
+    assert now < was
+    assert any("audio loss is left out" in note for note in report.notes)
+    with pytest.raises(
+        PassError, match="layer 2 of speech_encoder is mapped, but the model has layers 0 to 1"
+    ):
+        Distill(speech_layers={2: 0}).apply(model, lessons)
+    with pytest.raises(PassError, match="layer 7 of speech_encoder is mapped, but the baseline has"):
+        Distill(speech_layers={0: 7}).apply(model, lessons)
+
+
+def test_sixteen_bit_weights_learn_in_32_and_stay_16(small_model: Loader, lessons: Context) -> None:
+    model = small_model("llama")
+    Cast(parts=("connector",), check_clips=1).apply(model, lessons)
+    model.keep_layers("speech_encoder", [0, 1])
+    before = state(model)
+    report = Distill(parts=("connector",), **SHORT | {"learning_rate": 1e-4}).apply(model, lessons)
+    assert {p.dtype for p in model.connector.parameters()} == {torch.bfloat16}
+    assert changed_parts(model, before) == {"connector"}
+    assert losses(report, "connector")[1] < losses(report, "connector")[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
+def test_gradients_pass_through_a_packed_llm(small_model: Loader, lessons: Context) -> None:
+    """The connector can learn to please an LLM whose weights are integers, which stay as they are."""
+    model = small_model("llama")
+    model.merge_lora()
+    Gptq(bits=3, group_size=32).apply(model, lessons)
+    before = state(model)
+    only = Losses(speech=0, audio=0, connector=0, text=0)
+    report = Distill(parts=("connector",), losses=only, **SHORT).apply(model, lessons)
+    assert losses(report, "logits")[1] < losses(report, "logits")[0]
+    assert changed_parts(model, before) == {"connector"}
+    QuantizeEmbedding().apply(model, lessons)
+    with pytest.raises(PassError, match="llm has no dense weights left to train"):
+        Distill(parts=("llm",)).apply(model, lessons)
+
+
+def test_a_trimmed_vocabulary_is_compared_on_what_is_left(small_model: Loader, lessons: Context) -> None:
+    whole, model = small_model("llama"), small_model("llama")
+    VocabTrim(check_clips=1).apply(model, lessons)
+    mine, theirs = shared_tokens(model.tokenizer, whole.tokenizer)
+    assert len(mine) == len(model.tokenizer) < len(whole.tokenizer)
+    assert model.tokenizer.convert_ids_to_tokens(mine.tolist()) == whole.tokenizer.convert_ids_to_tokens(
+        theirs.tolist()
+    )
+    report = Distill(losses=Losses(text=0), **SHORT | {"steps": 1, "learning_rate": 1e-9}).apply(
+        model, lessons
+    )
+    assert losses(report, "logits")[0] == pytest.approx(0, abs=2e-3)
+
+
+def test_refusals(small_model: Loader, lessons: Context) -> None:
+    model = small_model("llama")
+    with pytest.raises(ValidationError, match="would not end"):
+        Distill(epochs=None)
+    with pytest.raises(ValidationError, match="all losses are 0"):
+        Losses(speech=0, audio=0, connector=0, logits=0, text=0)
+    with pytest.raises(PassError, match="at least two clips"):
+        Distill().apply(model, replace(lessons, calibration=lessons.calibration[:1]))
+    with pytest.raises(PassError, match="no loss can change what is trained"):
+        Distill(parts=("llm",), losses=Losses(logits=0, text=0)).apply(model, lessons)
+    model.connector.set_windows(25, 25)
+    with pytest.raises(PassError, match="distill: the student's audio tokens stand for other windows"):
+        Distill().apply(model, lessons)
+
+
+def test_training_clips_go_before_calibration(small_model: Loader, lessons: Context) -> None:
+    few = lessons.calibration[:3]
+    context = replace(lessons, training=few)
+    report = Distill(**SHORT | {"steps": 1}).apply(small_model("llama"), context)
+    assert (report.figures["clips"], report.figures["held_out_clips"]) == (2, 1)
