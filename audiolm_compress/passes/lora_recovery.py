@@ -33,7 +33,7 @@ from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.recovery import Recovery, improvement, recover
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch
-from audiolm_compress.quantization.adapted import AdaptedLinear, adapted_weight
+from audiolm_compress.quantization.adapted import AdaptedLinear, adapted_weight, floating_type
 from audiolm_compress.quantization.packed_linear import PackedLinear
 from audiolm_compress.salmonn.lora import adapt_layer, adapter_factors
 from audiolm_compress.salmonn.model import Salmonn
@@ -107,20 +107,18 @@ class LoraRecovery(Recovery):
         finally:
             for name, layer in layers.items():
                 model.set_submodule(name, layer)
-        unused = [name for name, adapter in adapters.items() if not adapter_factors(adapter)[1].any()]
+        used = {name: layer for name, layer in layers.items() if adapter_factors(adapters[name])[1].any()}
+        unused = [name for name in layers if name not in used]
         if unused:
-            notes.append(
-                f"{len(unused)} layers left as they are, as no loss reaches them: {', '.join(unused)}"
-            )
-        for name in adapters.keys() - unused:
-            self._settle(model, name, layers[name], adapters[name])
-        used = {name: layer for name, layer in layers.items() if name not in unused}
+            notes.append(f"{len(unused)} layers left alone, as no loss reaches them: {', '.join(unused)}")
+        for name, layer in used.items():
+            self._settle(model, name, layer, adapters[name])
         kept = sum(not self._folds(layer) for layer in used.values())
         if kept:
             notes.append(f"{kept} adapters stay beside their layers: two thin products more in each")
         saved = before - sum(model.weight_bytes().values())
         return PassReport(
-            changed=True,
+            changed=bool(used) or self.train_connector,
             summary=f"adapters of rank {self.rank} on {len(used)} layers, {len(used) - kept} folded in, "
             f"{kept} kept; {improvement(recovered.figures)}",
             figures={
@@ -139,8 +137,7 @@ class LoraRecovery(Recovery):
         self.predict_training(sketch)
         for name, layer in layers.items():
             if not self._folds(layer):
-                dtype = layer.dtype if isinstance(layer, PackedLinear) else layer.weight.dtype
-                sketch.model.replace_module(name, AdaptedLinear(layer, self.rank, dtype))
+                sketch.model.replace_module(name, AdaptedLinear(layer, self.rank, floating_type(layer)))
 
     def rehearsed(self, model: Salmonn) -> Pass:
         """Ranks that leave something to adapt in narrow layers."""
@@ -169,7 +166,8 @@ class LoraRecovery(Recovery):
                     f"{', '.join(self.parts)}; names look like {next(iter(found))}"
                 )
         chosen = {n: layer for n, layer in found.items() if any(matches(n, p) for p in self.targets)}
-        adapted = [name for name in chosen if name.removesuffix(".base_layer") in model.adapted()]
+        kept = model.adapted()
+        adapted = [name for name in chosen if name.removesuffix(".base_layer") in kept]
         if adapted:
             raise PassError(
                 f"lora_recovery: {len(adapted)} layers are adapted already ({adapted[0]}); put merge_lora "

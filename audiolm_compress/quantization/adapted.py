@@ -71,8 +71,7 @@ class AdaptedLinear(nn.Module):
 
         With a ``magnitude`` the rows of ``base_layer`` are scaled in place; integers stay as they are.
         """
-        dtype = base_layer.dtype if isinstance(base_layer, PackedLinear) else base_layer.weight.dtype
-        layer = cls(base_layer, len(a), dtype)
+        layer = cls(base_layer, len(a), floating_type(base_layer))
         if magnitude is not None:
             factors = row_factors(dense_weight(base_layer), a, b, magnitude)
             b = b.float() * factors[:, None]
@@ -127,3 +126,8 @@ class AdaptedLinear(nn.Module):
 def dense_weight(layer: nn.Linear | PackedLinear[Any]) -> Tensor:
     """The weights of a plain or packed layer as a matrix [out, in]."""
     return layer.dense() if isinstance(layer, PackedLinear) else layer.weight.detach()
+
+
+def floating_type(layer: nn.Linear | PackedLinear[Any]) -> torch.dtype:
+    """The dtype of the weights of a plain layer, or of the scales of a packed one."""
+    return layer.dtype if isinstance(layer, PackedLinear) else layer.weight.dtype

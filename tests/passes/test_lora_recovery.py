@@ -54,7 +54,7 @@ def logits(model: Salmonn, clips: list[torch.Tensor]) -> torch.Tensor:
         return model.score(model.prepare(clips))
 
 
-@pytest.mark.parametrize("kind", [{}, {"use_rslora": True}, {"use_dora": True}], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"use_rslora": True, "use_dora": True}], ids=str)
 def test_a_damaged_part_comes_nearer_to_the_teacher(
     small_model: Callable[..., Salmonn], taught: Context, clips: list[torch.Tensor], kind: dict[str, bool]
 ) -> None:
@@ -168,6 +168,19 @@ def test_the_connector_is_trained_along(small_model: Callable[..., Salmonn], tau
     assert {row["part"] for row in report.modules} == {"speech_encoder", "connector"}
     assert not torch.equal(before["projection.weight"], model.connector.projection.weight)
     assert not model.adapted()
+
+
+def test_layers_that_learn_nothing_are_left_and_named(
+    small_model: Callable[..., Salmonn], taught: Context
+) -> None:
+    """Only Whisper's states are compared, so BEATs gets no gradient."""
+    model = small_model()
+    speech = Losses(speech=1, audio=0, connector=0, logits=0, text=0)
+    parts = ("speech_encoder", "audio_encoder")
+    report = LoraRecovery(parts=parts, merge="never", losses=speech, **SHORT).apply(model, taught)  # type: ignore[arg-type]
+    assert all(name.startswith("speech_encoder.") for name in model.adapted())
+    assert report.figures["adapters"] == report.figures["kept_adapters"] == len(model.adapted()) > 0
+    assert any("no loss reaches them: audio_encoder." in note for note in report.notes)
 
 
 def test_sixteen_bit_weights_stay_so(small_model: Callable[..., Salmonn], taught: Context) -> None:
