@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
     from audiolm_compress.passes import Gptq as Gptq
     from audiolm_compress.passes import LayerDrop as LayerDrop
+    from audiolm_compress.passes import LoraRecovery as LoraRecovery
     from audiolm_compress.passes import LowRank as LowRank
     from audiolm_compress.passes import MergeLora as MergeLora
     from audiolm_compress.passes import PruneWidth as PruneWidth
     from audiolm_compress.passes import QuantizeEmbedding as QuantizeEmbedding
     from audiolm_compress.passes import QuantizeEncoder as QuantizeEncoder
+    from audiolm_compress.passes import ScaleRecovery as ScaleRecovery
     from audiolm_compress.passes import UnpadAudio as UnpadAudio
     from audiolm_compress.passes import VocabTrim as VocabTrim
     from audiolm_compress.passes.gptq_llm import quantize_llm as quantize_llm
@@ -49,6 +51,7 @@ _HOME = {
     "DropAudioEncoder": "passes",
     "Gptq": "passes",
     "LayerDrop": "passes",
+    "LoraRecovery": "passes",
     "LowRank": "passes",
     "MergeLora": "passes",
     "Plan": "planner",
@@ -59,6 +62,7 @@ _HOME = {
     "Report": "report.report",
     "Result": "pipeline",
     "Salmonn": "salmonn.model",
+    "ScaleRecovery": "passes",
     "UnpadAudio": "passes",
     "VocabTrim": "passes",
     "apply_recipe": "pipeline",

@@ -14,11 +14,13 @@ from audiolm_compress.passes.distill import Distill
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
 from audiolm_compress.passes.layer_drop import LayerDrop
+from audiolm_compress.passes.lora_recovery import LoraRecovery
 from audiolm_compress.passes.low_rank import LowRank
 from audiolm_compress.passes.merge_lora import MergeLora
 from audiolm_compress.passes.prune_width import PruneWidth
 from audiolm_compress.passes.quantize_embedding import QuantizeEmbedding
 from audiolm_compress.passes.quantize_encoder import QuantizeEncoder
+from audiolm_compress.passes.scale_recovery import ScaleRecovery
 from audiolm_compress.passes.unpad_audio import UnpadAudio
 from audiolm_compress.passes.vocab_trim import VocabTrim
 
@@ -36,7 +38,9 @@ AnyPass = Annotated[
     | VocabTrim
     | LayerDrop
     | LowRank
-    | Distill,
+    | Distill
+    | LoraRecovery
+    | ScaleRecovery,
     Field(discriminator="kind"),
 ]
 PASSES: tuple[type[Pass], ...] = (
@@ -54,6 +58,8 @@ PASSES: tuple[type[Pass], ...] = (
     LayerDrop,
     LowRank,
     Distill,
+    LoraRecovery,
+    ScaleRecovery,
 )
 
 __all__ = [
@@ -66,11 +72,13 @@ __all__ = [
     "DropAudioEncoder",
     "Gptq",
     "LayerDrop",
+    "LoraRecovery",
     "LowRank",
     "MergeLora",
     "PruneWidth",
     "QuantizeEmbedding",
     "QuantizeEncoder",
+    "ScaleRecovery",
     "UnpadAudio",
     "VocabTrim",
 ]

@@ -19,19 +19,35 @@ from audiolm_compress.salmonn.model import Salmonn
 
 
 class MergeLora(Pass):
-    """Fold the LLM's LoRA factors into its weights."""
+    """Fold the LLM's LoRA factors into its weights, and those that ``lora_recovery`` has kept in any part."""
 
     kind: Literal["merge_lora"] = Field("merge_lora", alias="pass")
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:
-        """Merge; a model without LoRA is left as it is, and the report says so."""
-        folded = model.merge_lora()
+        """Merge what can be merged; what is kept beside packed layers stays, and the report says so.
+
+        Raises:
+            PassError: the LLM's LoRA adapts a layer that is quantised already.
+        """
+        folded = model.merge_lora() + model.fold_adapters()
+        kept = list(model.adapted())
+        notes = []
+        if kept:
+            notes.append(
+                f"{len(kept)} adapters stay: what they adapt is packed or factorised, and has no matrix to "
+                f"fold them into: {', '.join(kept)}"
+            )
         if not folded:
-            return PassReport(changed=False, summary="the LLM has no LoRA: nothing to merge")
+            why = "no LoRA can be folded" if kept else "the model has no LoRA: nothing to merge"
+            return PassReport(changed=False, summary=why, notes=notes)
         return PassReport(
-            changed=True, summary=f"folded the LoRA factors into {folded} Linears", figures={"merged": folded}
+            changed=True,
+            summary=f"folded the LoRA factors into {folded} Linears",
+            figures={"merged": folded},
+            notes=notes,
         )
 
     def predict(self, sketch: Sketch) -> None:
         """The adapters go."""
         sketch.model.merge_lora()
+        sketch.model.fold_adapters()

@@ -63,7 +63,7 @@ class Int8Linear(PackedLinear[Product]):
 
     def dense(self) -> Tensor:
         """The weights as a matrix [out, in]."""
-        stored = self._stored()
+        stored = self.stored()
         return stored["codes"].to(self.dtype) * stored["scales"][:, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Int8Linear(PackedLinear[Product]):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copying and pickling, which opaque tensors cannot do: the stored form."""
-        stored = {**self._stored(), "bias": self.bias}
+        stored = {**self.stored(), "bias": self.bias}
         return {**self.__dict__, "_buffers": stored, "kernel": self._kernel_of_stored_form()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

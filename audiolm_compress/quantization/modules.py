@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
+from audiolm_compress.quantization.adapted import AdaptedLinear
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.grids import Scheme
@@ -51,6 +53,13 @@ def module_from_spec(spec: dict[str, Any]) -> nn.Module:
         return TiedHead(spec["embedding"])
     if spec["kind"] == "low_rank":
         return LowRankLinear(spec["in_features"], spec["out_features"], spec["rank"])
+    if spec["kind"] == "adapted":
+        return AdaptedLinear(module_from_spec(spec["base"]), spec["rank"])
+    if spec["kind"] == "dense":
+        device = torch.get_default_device()
+        return skip_init(
+            nn.Linear, spec["in_features"], spec["out_features"], bias=spec["bias"], device=device
+        )
     raise ValueError(f"unknown kind of module: {spec['kind']!r}")
 
 

@@ -58,9 +58,34 @@ class PackedLinear(nn.Module, ABC, Generic[K]):
         kernel, warning = self._choose_kernel()
         if self._prepared and type(kernel) is type(self.kernel):  # what moves or casts prepares anew
             return warning
-        self._hold(kernel.arrange(self._stored()))
+        self._hold(kernel.arrange(self.stored()))
         self.kernel, self._prepared = kernel, True
         return warning
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The weights as a matrix [out, in]."""
+
+    @torch.no_grad()
+    def set_scales(self, scales: Tensor, bias: Tensor | None = None) -> None:
+        """Give the same integers other scales, of the stored form's shape, and the layer another bias.
+
+        Both are rounded to the dtype of the scales; None leaves the bias as it is.
+
+        Raises:
+            ValueError: a scale is 0 or not finite, which would lose the integers.
+        """
+        rounded = scales.to(self.dtype)
+        if not (rounded.isfinite() & (rounded != 0)).all():
+            raise ValueError("a scale of a packed layer would be 0 or not finite; train it more slowly")
+        with self._in_stored_form():
+            self.get_buffer("scales").copy_(rounded)
+            if bias is not None:
+                self.get_buffer("bias").copy_(bias)
+
+    def scale_outputs(self, factors: Tensor) -> None:
+        """Multiply what the weights give, not the bias, by ``factors`` [out]; integers stay as they are."""
+        self.set_scales(self.stored()["scales"].float() * factors)  # [out], or [groups or 1, out]
 
     @abstractmethod
     def _choose_kernel(self) -> tuple[K, str]:
@@ -81,13 +106,14 @@ class PackedLinear(nn.Module, ABC, Generic[K]):
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor)
 
-    def _stored(self) -> dict[str, Tensor]:
+    def stored(self) -> dict[str, Tensor]:
+        """The weights in the stored form, which may share memory with the layer's."""
         return self.kernel.restore(self._weights())
 
     @contextmanager
     def _in_stored_form(self) -> Iterator[None]:
         """Inside, the buffers are the stored form; a prepared layer is prepared again afterwards."""
-        self._hold(self._stored())
+        self._hold(self.stored())
         self.kernel = self._kernel_of_stored_form()
         yield
         if self._prepared:
@@ -99,7 +125,7 @@ class PackedLinear(nn.Module, ABC, Generic[K]):
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-        for name, tensor in self._stored().items():
+        for name, tensor in self.stored().items():
             destination[prefix + name] = tensor if keep_vars else tensor.detach()
         for name in self.not_weights:
             if self._buffers[name] is not None:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import PassError
+from audiolm_compress.quantization.adapted import AdaptedLinear
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
 from audiolm_compress.quantization.linear import QuantizedLinear
@@ -56,8 +57,21 @@ class Structure(nn.Module):
         """The parts that exist, by name."""
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
+    def adapted(self) -> dict[str, AdaptedLinear]:
+        """Full name -> layer that an adapter is kept beside; the LLM's own LoRA is not among them."""
+        return {name: layer for name, layer in self.named_modules() if isinstance(layer, AdaptedLinear)}
+
+    def fold_adapters(self) -> int:
+        """Fold the adapters of ``adapted`` into plain weights beneath; returns how many, the others stay."""
+        layers = {name: layer for name, layer in self.adapted().items() if layer.foldable}
+        for name, layer in layers.items():
+            self.set_submodule(name, layer.folded())
+            del self.replaced[name]
+        forget(self.causal_lm)
+        return len(layers)
+
     def merge_lora(self) -> int:
-        """Fold the LoRA factors into the weights they adapt; returns how many were folded.
+        """Fold the LLM's LoRA factors into the weights they adapt; returns how many were folded.
 
         Raises:
             PassError: an adapted weight is quantised already.

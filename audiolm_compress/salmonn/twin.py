@@ -121,11 +121,13 @@ def _head_width(heads: int, full: int) -> int:
 
 def _narrow_spec(spec: Mapping[str, Any], dense: nn.Module) -> dict[str, Any]:
     """The description of a replaced module in the sizes of the module that it replaces in the twin."""
-    sizes = {
+    sizes: dict[str, Any] = {
         name: getattr(dense, name)
         for name in ("in_features", "out_features", "num_embeddings", "embedding_dim")
         if name in spec
     }
+    if "base" in spec:  # of an adapter
+        sizes["base"] = _narrow_spec(spec["base"], dense)
     if "rank" in spec:
         sizes["rank"] = min(spec["rank"], _RANK)
     if "outliers" in spec:

@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "drop_audio_encoder": {},
     "layer_drop": {"part": "speech_encoder", "keep": 2, "loss_clips": 2},
     "low_rank": {"budget": 0.7, "loss_clips": 2},
+    "lora_recovery": {"parts": ["connector"], "rank": 2, "merge": "never", "clips": 2, "steps": 1},
     "merge_lora": {},
     "cache_prompt": {},
     "cast": {"parts": ["speech_encoder"], "dtype": "bfloat16"},
@@ -36,6 +37,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prune_width": {"part": "speech_encoder", "ffn": 0.5, "heads": 0.5},
     "quantize_embedding": {},
     "quantize_encoder": {},
+    "scale_recovery": {
+        "parts": ["connector"],
+        "scales": False,
+        "biases": False,
+        "clips": 2,
+        "steps": 1,
+    },
     "vocab_trim": {"check_clips": 2},
 }
 KINDS = [pass_class.model_fields["kind"].default for pass_class in PASSES]
