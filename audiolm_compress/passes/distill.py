@@ -73,9 +73,8 @@ class Distill(Recovery):
             audio_layers=self.audio_layers if model.audio_encoder is not None else None,
         )
         return PassReport(
-            changed=True,
-            summary=f"{', '.join(self.parts)} trained towards the baseline, {done.figures['steps']} steps; "
-            f"on held-out clips {improvement(done.figures)}",
+            changed=done.changed,
+            summary=f"{', '.join(self.parts)} trained towards the baseline: {improvement(done)}",
             figures=done.figures,
             modules=done.rows,
             notes=done.notes,

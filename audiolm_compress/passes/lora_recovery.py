@@ -109,7 +109,7 @@ class LoraRecovery(Recovery):
                 model.set_submodule(name, layer)
         used = {name: layer for name, layer in layers.items() if adapter_factors(adapters[name])[1].any()}
         unused = [name for name in layers if name not in used]
-        if unused:
+        if unused and recovered.changed:
             notes.append(f"{len(unused)} layers left alone, as no loss reaches them: {', '.join(unused)}")
         for name, layer in used.items():
             self._settle(model, name, layer, adapters[name])
@@ -118,9 +118,9 @@ class LoraRecovery(Recovery):
             notes.append(f"{kept} adapters stay beside their layers: two thin products more in each")
         saved = before - sum(model.weight_bytes().values())
         return PassReport(
-            changed=bool(used) or self.train_connector,
+            changed=recovered.changed,
             summary=f"adapters of rank {self.rank} on {len(used)} layers, {len(used) - kept} folded in, "
-            f"{kept} kept; {improvement(recovered.figures)}",
+            f"{kept} kept; {improvement(recovered)}",
             figures={
                 **recovered.figures,
                 "adapters": len(used),

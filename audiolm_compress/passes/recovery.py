@@ -116,11 +116,13 @@ class Recovered:
     """What a training gave.
 
     Attributes:
+        changed: False if the held-out clips found nothing better than the weights there were; these are back.
         figures: steps, seconds, clips, losses on held-out clips before and after.
         notes: losses and clips that were left out, and what does not repeat.
         rows: trained parameters by part.
     """
 
+    changed: bool
     figures: dict[str, Any]
     notes: list[str]
     rows: list[dict[str, Any]]
@@ -146,8 +148,8 @@ def recover(
         audio_layers: the same for BEATs.
 
     Returns:
-        What there is to report. The model is left in evaluation mode with the best weights, no parameter
-        requiring a gradient.
+        What there is to report. The model is left in evaluation mode with the best weights on held-out clips,
+        those from before among them, and no parameter requires a gradient.
 
     Raises:
         PassError: nothing to train, too few clips, or a loss that is impossible for this student.
@@ -187,12 +189,15 @@ def recover(
             student, settings.batch_size, held_out, int(torch.randint(2**31, (), generator=context.rng))
         )
         before = _mean_losses(student, plan.validation)
+        untrained = {name: parameter.detach().clone() for name, parameter in trained.items()}
         steps = _steps(settings, len(plan(0)))
         context.progress.start(f"{settings.kind}: training", steps * settings.accumulation)
 
-        def validate(_: nn.Module) -> float:
-            found = _mean_losses(student, plan.validation)
+        def total(found: Mapping[str, float]) -> float:
             return sum(weights[name] * value for name, value in found.items())
+
+        def validate(_: nn.Module) -> float:
+            return total(_mean_losses(student, plan.validation))
 
         def loss(wrapped: nn.Module, batch: Sequence[int]) -> Tensor:
             context.progress.advance()
@@ -217,11 +222,17 @@ def recover(
             validate=validate,
         )
         after = _mean_losses(student, plan.validation)
+        changed = total(after) < total(before)
+        if not changed:
+            after = before
+            with torch.no_grad():
+                for name, parameter in trained.items():
+                    parameter.copy_(untrained[name])
     if settings.minutes is not None:
         notes.append(f"ended by minutes or steps, whichever came first: {result.steps} steps; not repeatable")
     figures: dict[str, Any] = {
         "steps": result.steps,
-        "best_step": result.best_step,
+        "best_step": result.best_step if changed else 0,
         "clips": len(examples) - len(held_out),
         "held_out_clips": len(held_out),
         "trained_parameters": sum(parameter.numel() for parameter in trained.values()),
@@ -232,13 +243,18 @@ def recover(
     counts: Counter[str] = Counter()
     for name, parameter in trained.items():
         counts[name.partition(".")[0]] += parameter.numel()
-    return Recovered(figures, notes, [{"part": part, "parameters": n} for part, n in counts.items()])
+    rows = [{"part": part, "parameters": count} for part, count in counts.items()]
+    return Recovered(changed, figures, notes, rows)
 
 
-def improvement(figures: Mapping[str, Any]) -> str:
+def improvement(recovered: Recovered) -> str:
     """The losses before and after, for a summary."""
+    figures = recovered.figures
+    if not recovered.changed:
+        return f"no better on held-out clips after {figures['steps']} steps, so left as it was"
     names = [name.removesuffix("_before") for name in figures if name.endswith("_before")]
-    return ", ".join(f"{n} {figures[f'{n}_before']:.3f} -> {figures[f'{n}_after']:.3f}" for n in names)
+    losses = ", ".join(f"{n} {figures[f'{n}_before']:.3f} -> {figures[f'{n}_after']:.3f}" for n in names)
+    return f"on held-out clips {losses}"
 
 
 class _Plan:

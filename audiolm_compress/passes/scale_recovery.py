@@ -78,8 +78,8 @@ class ScaleRecovery(Recovery):
         counts = {f"trained_{key}": sum(p.numel() for p in group.values()) for key, group in groups.items()}
         told = ", ".join(f"{count} {key.removeprefix('trained_')}" for key, count in counts.items() if count)
         return PassReport(
-            changed=True,
-            summary=f"trained {told}; no integer changed; {improvement(recovered.figures)}",
+            changed=recovered.changed,
+            summary=f"trained {told}; no integer changed; {improvement(recovered)}",
             figures={**recovered.figures, **counts},
             modules=recovered.rows,
             notes=[*notes, *recovered.notes],

@@ -20,7 +20,7 @@ from audiolm_compress.salmonn.model import Salmonn
 
 Loader = Callable[..., Salmonn]
 Load = Callable[[], Salmonn]
-SHORT: dict[str, Any] = {"epochs": None, "steps": 5, "learning_rate": 2e-3, "valid_share": 0.25}
+SHORT: dict[str, Any] = {"epochs": None, "steps": 5, "learning_rate": 3e-4, "valid_share": 0.25}
 
 
 @pytest.fixture
@@ -76,6 +76,17 @@ def test_heals_dropped_layers(student: Load, lessons: Context) -> None:
     )
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model.training
+
+
+def test_what_does_not_help_is_taken_back(student: Load, lessons: Context) -> None:
+    """The weights from before are among those that the held-out clips choose from."""
+    model = student()
+    model.keep_layers("speech_encoder", [0, 2])
+    before = state(model)
+    report = Distill(**SHORT | {"learning_rate": 5.0}).apply(model, lessons)
+    assert not report.changed
+    assert "left as it was" in report.summary
+    assert changed_parts(model, before) == set()
 
 
 def test_matches_unpadded_states_with_those_of_30_seconds(
