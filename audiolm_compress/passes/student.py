@@ -141,7 +141,8 @@ class Student(nn.Module):
             lessons = [self.lessons[index][stream + suffix] for index in batch]
             rows = [row[: len(lesson)] for row, lesson in zip(found, lessons, strict=True)]
             lessons = [lesson[: len(row)] for row, lesson in zip(rows, lessons, strict=True)]
-            values.append(state_loss(torch.cat(rows), torch.cat(lessons).to(found.device)))
+            expected = torch.cat([lesson.to(found.device, torch.float32) for lesson in lessons])
+            values.append(state_loss(torch.cat(rows), expected))
         return torch.stack(values).mean()
 
     def _text_losses(self, tokens: AudioTokens, batch: Sequence[int]) -> dict[str, Tensor]:
@@ -153,7 +154,7 @@ class Student(nn.Module):
         if "logits" in self.weights:
             assert self.columns is not None
             pairs = [
-                (row[:, self.columns], self.lessons[index]["logits"].to(row.device))
+                (row[:, self.columns], self.lessons[index]["logits"].to(row.device, torch.float32))
                 for row, index in zip(rows, batch, strict=True)
                 if "logits" in self.lessons[index]
             ]
