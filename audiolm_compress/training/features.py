@@ -2,8 +2,8 @@
 
 A value is found by what it depends on. Its key is a hash of the fingerprint of the module that computes it
 (weights and config) and of everything else that goes in, usually the samples of a waveform, so that a changed
-model never gets an old value and nobody has to clear anything. Each value is one safetensors file that appears
-by a rename: several processes, and several runs, can share a folder without locks.
+model never gets an old value and nobody has to clear anything. Each value is one safetensors file that
+appears by a rename: several processes, and several runs, can share a folder without locks.
 
 Example:
     >>> import tempfile, torch
@@ -158,8 +158,8 @@ class FeatureCache:
 def fingerprint(module: nn.Module) -> str:
     """A hash of everything that makes a module compute what it computes: structure, configs and tensors.
 
-    Plain attributes that change the outcome but show neither in ``repr(module)`` nor in a ``config`` belong in
-    the key beside the fingerprint. The mode is left out: a frozen module is used in evaluation mode.
+    Plain attributes that change the outcome but show neither in ``repr(module)`` nor in a ``config`` belong
+    in the key beside the fingerprint. The mode is left out: a frozen module is used in evaluation mode.
     """
     configs = {
         name: {key: value for key, value in inner.config.to_dict().items() if key != "_name_or_path"}
