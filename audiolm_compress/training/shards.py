@@ -46,7 +46,8 @@ def gather(own: Sequence[Item]) -> list[Item]:
 
 def total(own: Tensor) -> Tensor:
     """The sum of a tensor over all processes, which must all call it with one shape and dtype."""
-    return own if processes().num_processes == 1 else reduce(own, "sum")
+    state = processes()
+    return own if state.num_processes == 1 else reduce(own.to(state.device), "sum").to(own.device)
 
 
 def from_main(value: Item) -> Item:

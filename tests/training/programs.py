@@ -2,6 +2,7 @@
 
 python programs.py killed FOLDER       trains again and again, killed by SIGKILL at random moments, until done
 python programs.py launched FOLDER     trains once; to be started by accelerate
+python programs.py calibrated FOLDER   quantises a small model; to be started by accelerate
 """
 
 from __future__ import annotations
@@ -20,9 +21,17 @@ import torch._dynamo  # which optimizers load late: here once, and not in every 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from audiolm_compress.data.loading import load_examples
+from audiolm_compress.passes import Gptq
+from audiolm_compress.passes.base import Context
+from audiolm_compress.passes.calibration_loss import calibration_loss
+from audiolm_compress.quantization.linear import QuantizedLinear
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.upstream import load_upstream
 from audiolm_compress.training import CHECKPOINT, Mean, TrainSettings, train
 from audiolm_compress.training.shards import gather, processes, shard
 
+PARITY = Path(__file__).parents[1] / "fixtures" / "upstream_parity" / "llama"
 POINTS = torch.linspace(-1, 1, 40).reshape(40, 1)
 KILLED = TrainSettings(
     steps=60, learning_rate=0.01, warmup=5, accumulation=2, save_every=1, validate_every=7, log_every=4
@@ -130,7 +139,38 @@ def launched(folder: Path) -> None:
     processes().destroy_process_group()
 
 
-PROGRAMS: dict[str, Callable[[Path], None]] = {"killed": killed, "launched": launched}
+def quantised() -> tuple[Salmonn, dict[str, float]]:
+    """A model after GPTQ, and its calibration loss before and after."""
+    model = load_upstream(PARITY / "config.yaml")
+    clips = load_examples(PARITY / "ann.json", prefix=PARITY / "audio").examples
+    clips = [clips[0], clips[1], clips[0]]  # so that shares are unequal
+    before = calibration_loss(model, clips, 1)
+    passed = Gptq(parts=("speech_encoder", "llm"), bits=4, group_size=16, batch_size=1)
+    report = passed.apply(model, Context(clips, torch.Generator().manual_seed(0), lambda: model))
+    losses = {"before": before, "after": calibration_loss(model, clips, 1)}
+    return model, losses | {"error": report.figures["error"]}
+
+
+def calibrated(folder: Path) -> None:
+    """Quantise on all processes; every one writes what it ends with."""
+    model, figures = quantised()
+    index = processes().process_index
+    save_file(unpacked(model), folder / f"end{index}.safetensors")
+    (folder / f"end{index}.json").write_text(json.dumps({"processes": processes().num_processes, **figures}))
+    processes().destroy_process_group()
+
+
+def unpacked(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of quantised layers as numbers."""
+    layers = ((n, m) for n, m in model.named_modules() if isinstance(m, QuantizedLinear))
+    return {name: layer.dense().contiguous() for name, layer in layers}
+
+
+PROGRAMS: dict[str, Callable[[Path], None]] = {
+    "killed": killed,
+    "launched": launched,
+    "calibrated": calibrated,
+}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

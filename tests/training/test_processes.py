@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,11 @@ from types import ModuleType
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import audiolm_compress
+from audiolm_compress.salmonn.checkpoint import read_checkpoint
 
 PROGRAMS = Path(__file__).parent / "programs.py"
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
@@ -81,3 +85,68 @@ def test_two_processes_equal_one_of_the_same_global_batch(tmp_path: Path, progra
     longer = settings.model_copy(update={"steps": 14})
     programs.train(again, programs.plan, programs.loss, longer, folder=tmp_path, validate=programs.validate)
     assert json.loads((tmp_path / "curve.json").read_text())[-1]["step"] == 14
+
+
+@pytest.mark.slow
+def test_calibration_is_shared_by_processes(tmp_path: Path, programs: ModuleType) -> None:
+    run(*LAUNCH, str(PROGRAMS), "calibrated", str(tmp_path))
+    model, figures = programs.quantised()
+    expected = programs.unpacked(model)
+    ends = [json.loads((tmp_path / f"end{index}.json").read_text()) for index in (0, 1)]
+    weights = [load_file(tmp_path / f"end{index}.safetensors") for index in (0, 1)]
+    assert ends[0] == ends[1]
+    assert ends[0]["processes"] == 2
+    assert ends[0]["before"] == pytest.approx(figures["before"], rel=1e-5)
+    assert ends[0]["after"] == pytest.approx(figures["after"], rel=0.02)
+    assert ends[0]["error"] == pytest.approx(figures["error"], rel=0.02)
+    assert weights[0].keys() == weights[1].keys() == expected.keys()
+    for name, weight in expected.items():
+        assert torch.equal(weights[0][name], weights[1][name]), name
+        # Sums of another order round otherwise, and a weight on the edge between two codes falls to either.
+        near = torch.isclose(weights[0][name], weight, rtol=1e-3, atol=1e-5)
+        assert near.float().mean() > 0.95, name
+
+
+@pytest.mark.slow
+def test_the_command_in_two_processes(tmp_path: Path, parity: Path) -> None:
+    """Two processes of two clips a batch, and one that takes two such batches a step."""
+    folder = Path(shutil.copytree(parity / "llama", tmp_path / "llama"))
+    texts = ("one", "two three", "four birds sing", "a car passes by and a dog barks", "six")
+    entries = [
+        {"path": f"clip{index % 2}.wav", "text": text, "task": "asr"} for index, text in enumerate(texts)
+    ]
+    (folder / "train.json").write_text(json.dumps({"annotation": entries}))
+    content = yaml.safe_load((folder / "config.yaml").read_text())
+    content["datasets"] = {
+        "prefix": "audio",
+        "train_ann_path": "train.json",
+        "valid_ann_path": "train.json",
+    }
+    optims = {"max_epoch": 2, "init_lr": 3e-3, "min_lr": 1e-3, "warmup_start_lr": 1e-4}
+    content["run"] = {"batch_size_train": 2, "batch_size_eval": 2, "device": "cpu", "log_freq": 1}
+    ends = {}
+    for name, arguments, batches in (
+        ("two", [*LAUNCH, "-m", "audiolm_compress"], 2),
+        ("one", ["-m", "audiolm_compress"], 4),
+    ):
+        content["run"] |= {
+            "output_dir": str(tmp_path / name),
+            "iters_per_epoch": batches,
+            "accum_grad_iters": batches // 2,
+            "optims": {**optims, "warmup_steps": batches},
+        }
+        (folder / "train.yaml").write_text(yaml.safe_dump(content))
+        run(*arguments, "train", str(folder / "train.yaml"))
+        curve = json.loads((tmp_path / name / "state" / "curve.json").read_text())
+        ends[name] = (curve, read_checkpoint(tmp_path / name / "checkpoint_best.pth"))
+    assert len(ends["one"][0]) == 6
+    for two, one in zip(ends["two"][0], ends["one"][0], strict=True):
+        two.pop("seconds", None)
+        assert two == pytest.approx({key: one[key] for key in two}, rel=1e-4)
+    # With one query token the softmax of self-attention is 1, and key biases never change a softmax: these
+    # gradients are zero but for rounding, of which AdamW makes whole steps.
+    idle = re.compile(r"\.attention\.self\.(query|key)\.|\.crossattention\.self\.key\.bias$")
+    compared = {name: tensor for name, tensor in ends["one"][1].items() if not idle.search(name)}
+    assert len(compared) > 50
+    for name, tensor in compared.items():
+        torch.testing.assert_close(ends["two"][1][name], tensor, rtol=1e-3, atol=2e-5)
