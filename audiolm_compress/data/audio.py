@@ -63,16 +63,30 @@ def load_audio(path: str | Path, *, channel: Channel = "first") -> Audio:
     return audio
 
 
+def audio_problem(path: Path) -> str:
+    """Why a file cannot be used, as far as shows without decoding it; "" if nothing does."""
+    try:
+        if not path.is_file():
+            return "not a file" if path.exists() else "missing"
+        if path.stat().st_size == 0:
+            return "empty file"
+        cut = truncation(path)
+        if cut is not None:
+            return cut
+        with soundfile.SoundFile(path):
+            return ""
+    except soundfile.LibsndfileError as error:
+        return f"cannot be decoded as audio ({error.error_string.strip()})"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+
+
 def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:
     """As :func:`load_audio`, but a reason is returned, not raised: (reason, None) or ("", audio)."""
     try:
-        if not path.is_file():
-            return ("not a file" if path.exists() else "missing"), None
-        if path.stat().st_size == 0:
-            return "empty file", None
-        cut = truncation(path)
-        if cut is not None:
-            return cut, None
+        problem = audio_problem(path)
+        if problem:
+            return problem, None
         samples, rate, frames, promised = _decode(path, channel)
     except soundfile.LibsndfileError as error:
         return f"cannot be decoded as audio ({error.error_string.strip()})", None

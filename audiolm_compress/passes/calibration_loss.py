@@ -15,13 +15,14 @@ from torch import Tensor
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
 from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.training.shards import shard, total
 
 
 def calibration_loss(model: Salmonn, examples: Sequence[Example], batch_size: int = 8) -> float:
     """Mean cross-entropy, in nats, of the examples' reference texts and their end symbols.
 
     Every text token weighs the same, however the examples are batched. Dropout is off; the model's mode is
-    afterwards as before.
+    afterwards as before. Several processes share the batches, and all of them get the whole loss.
 
     Args:
         model: any model.
@@ -33,8 +34,10 @@ def calibration_loss(model: Salmonn, examples: Sequence[Example], batch_size: in
     """
     if not examples:
         raise PassError("the calibration loss needs clips, but there are none; give calibration data")
-    starts = range(0, len(examples), batch_size)
-    return prepared_loss(model, (model.prepare_training(examples[i : i + batch_size]) for i in starts))
+    starts = shard(range(0, len(examples), batch_size))
+    own = _sums(model, (model.prepare_training(examples[i : i + batch_size]) for i in starts))
+    loss, tokens = total(torch.tensor(own, dtype=torch.float64)).tolist()
+    return float(loss / tokens)
 
 
 def require_finite(loss: float, asker: str) -> None:
@@ -67,21 +70,28 @@ def clip_losses(model: Salmonn, examples: Sequence[Example]) -> list[Callable[[]
     return [partial(share, example, count) for example, count in zip(examples, tokens, strict=True)]
 
 
-@torch.no_grad()
 def prepared_loss(model: Salmonn, batches: Iterable[Inputs]) -> float:
     """``calibration_loss`` of batches from ``model.prepare_training``, for changes that they do not notice.
 
     A generator's batches are prepared with dropout off too, and never more than one of them is in memory.
+    Every process computes all of them.
     """
+    loss, tokens = _sums(model, batches)
+    return loss / tokens
+
+
+@torch.no_grad()
+def _sums(model: Salmonn, batches: Iterable[Inputs]) -> tuple[float, int]:
+    """The loss summed over all text tokens, and how many these are."""
     training = model.training
     model.eval()
-    total, tokens = 0.0, 0
+    summed, tokens = 0.0, 0
     try:
         for inputs in batches:
             assert inputs.labels is not None
             count = int((inputs.labels[:, 1:] != IGNORED).sum())
-            total += count * model.text_loss(inputs).item()
+            summed += count * model.text_loss(inputs).item()
             tokens += count
     finally:
         model.train(training)
-    return total / tokens
+    return summed, tokens

@@ -29,7 +29,12 @@ from torch import nn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.gptq_report import gptq_report
-from audiolm_compress.passes.part_calibration import calibration_positions, evaluating, part_calibration
+from audiolm_compress.passes.part_calibration import (
+    calibration_positions,
+    evaluating,
+    part_calibration,
+    shared_clips,
+)
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch, empty_linear
 from audiolm_compress.planning.work import Clip
@@ -124,6 +129,7 @@ class Gptq(Pass):
         schemes = self._schemes(targets)
         if not context.calibration:
             raise PassError("gptq: no calibration clips; give calibration data")
+        examples, total = shared_clips(context.calibration, self.batch_size)
         before = sum(model.weight_bytes().values())
         layers: list[Layer] = []
         for part in targets:
@@ -138,9 +144,10 @@ class Gptq(Pass):
                 self.damping,
                 self.prefill_activations,
                 context.progress.advance,
+                total,
             )
             with evaluating(model):
-                run, masks = part_calibration(model, part, context.calibration, self.batch_size)
+                run, masks = part_calibration(model, part, examples, self.batch_size)
                 layers += quantize_blocks(blocks, run, masks, options) if blocks else []
                 single = {
                     name: linear

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from audiolm_compress.data.example import Example
 from audiolm_compress.quantization.blocks import Replay
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.training.shards import processes, shard, total
 
 
 def part_calibration(
@@ -30,6 +31,21 @@ def part_calibration(
         return (lambda index: model.connect(*states[index])), [None] * len(states)
     encode = model.encode_speech if part == "speech_encoder" else model.encode_sound
     return (lambda index: encode(waveforms[index])), [None] * len(waveforms)
+
+
+def shared_clips(
+    examples: Sequence[Example], batch_size: int
+) -> tuple[Sequence[Example], Callable[[Tensor], Tensor] | None]:
+    """This process's share of the clips, in the batches that one process alone would make.
+
+    Returns:
+        The clips, and what sums statistics of them over all processes; None if there is nothing to sum,
+        because there is one process, or fewer batches than processes and each has all clips.
+    """
+    starts = range(0, len(examples), batch_size)
+    if not 1 < processes().num_processes <= len(starts):
+        return examples, None
+    return [example for start in shard(starts) for example in examples[start : start + batch_size]], total
 
 
 def calibration_positions(model: Salmonn, part: str, examples: Sequence[Example], batch_size: int) -> int:

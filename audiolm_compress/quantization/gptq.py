@@ -19,6 +19,7 @@ loops, so that a column of W is contiguous.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,6 +52,12 @@ class Hessian:
         self.rows += rows
         share = rows / self.rows
         self.matrix.addmm_(inputs.T, inputs, beta=1 - share, alpha=1 / self.rows)
+
+    def join(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Count what other processes have counted; ``total`` sums a tensor over all of them."""
+        rows = total(torch.tensor(float(self.rows), device=self.matrix.device))
+        self.matrix = total(self.matrix * self.rows) / rows.clamp(min=1)
+        self.rows = int(rows)
 
 
 @dataclass(frozen=True)

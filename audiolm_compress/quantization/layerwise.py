@@ -45,6 +45,7 @@ class Options:
         damping: share of the mean diagonal added to the Hessian.
         activations: bits of the inputs of the finished layers where many rows are multiplied.
         advance: called after each block.
+        total: sums a tensor over the processes that each have some of the batches; None if one has all.
     """
 
     scheme_of: Callable[[str], Scheme | None]
@@ -53,6 +54,7 @@ class Options:
     damping: float = 0.01
     activations: int = 16
     advance: Callable[[], None] = lambda: None
+    total: Callable[[Tensor], Tensor] | None = None
 
 
 @dataclass
@@ -139,6 +141,8 @@ def _require_enough(
     found = sum(
         int(h[..., 0].numel() if mask is None else mask.sum()) for h, mask in zip(hidden, masks, strict=True)
     )
+    if options.total is not None:
+        found = int(options.total(torch.tensor(found, device=hidden[0].device)))
     widths = {
         f"{name}.{inner}": linear.in_features
         for name, block in blocks.items()
@@ -175,6 +179,8 @@ def _quantize_stages(
         for batch, mask in enumerate(masks):
             with _inputs_into(hessian, first, mask):
                 until_stop(replay, batch)
+        if options.total is not None:
+            hessian.join(options.total)
         for layer, module in _solve(stage, hessian, options):
             layers.append(layer)
             finished[layer.name] = module

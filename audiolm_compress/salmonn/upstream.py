@@ -45,7 +45,12 @@ from audiolm_compress.salmonn.upstream_config import (
 PAD_TOKEN = "[PAD]"
 
 
-def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: bool = False) -> Salmonn:
+def load_upstream(
+    path: Path,
+    dtype: torch.dtype | None = None,
+    allow_missing: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> Salmonn:
     """Build a model from an upstream config.
 
     Args:
@@ -53,6 +58,7 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
         dtype: of the LLM; by default that of its checkpoint. BEATs has that of its file, Whisper and the
             connector are float32.
         allow_missing: leave tensors that the ``.pth`` does not have as they were initialised.
+        config: what to go by in place of the file's content.
 
     Returns:
         The model in evaluation mode, its LoRA unmerged, no parameter requiring a gradient.
@@ -60,7 +66,7 @@ def load_upstream(path: Path, dtype: torch.dtype | None = None, allow_missing: b
     Raises:
         BaselineError: a file is missing or unreadable, or a tensor has no place or no value.
     """
-    config = read_config(path)
+    config = read_config(path) if config is None else config
     section = model_section(config, path)
     root = path.parent
     trained = _trained_tensors(section, root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.training import BEST, CURVE, TrainSettings, rate_at, train
+from audiolm_compress.training import BEST, CHECKPOINT, CURVE, Mean, TrainSettings, rate_at, train
 
 POINTS = torch.linspace(-1, 1, 12).reshape(12, 1)
 
@@ -86,6 +87,64 @@ def test_accumulated_batches_equal_one_large_batch() -> None:
     torch.testing.assert_close(weights(halves), weights(whole))
 
 
+def test_batches_weigh_as_much_as_what_they_are_means_over() -> None:
+    def plain() -> nn.Module:
+        torch.manual_seed(3)
+        return nn.Linear(1, 1)
+
+    def counted(model: nn.Module, batch: list[int]) -> Mean:
+        return Mean(loss(model, batch), len(batch))
+
+    parts, whole = plain(), plain()
+    train(
+        parts, lambda _: [[0], [1, 2, 3]], counted, TrainSettings(steps=3, learning_rate=0.01, accumulation=2)
+    )
+    train(whole, lambda _: [[0, 1, 2, 3]], loss, TrainSettings(steps=3, learning_rate=0.01))
+    torch.testing.assert_close(weights(parts), weights(whole))
+
+
+def test_tensorboard_gets_the_curve(tmp_path: Path) -> None:
+    settings = TrainSettings(steps=4, learning_rate=0.01, log_every=2, log_with=("tensorboard",))
+    train(network(), plan, loss, settings, folder=tmp_path, validate=validate)
+    content = b"".join(file.read_bytes() for file in tmp_path.rglob("events.out.tfevents.*"))
+    for name in (b"loss", b"rate", b"validation"):
+        assert name in content
+    with pytest.raises(DataError, match="needs a folder"):
+        train(network(), plan, loss, settings)
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_logger_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    settings = TrainSettings(steps=1, learning_rate=0.01, log_with=("wandb",))
+    with pytest.raises(DataError, match="pip install wandb"):
+        train(network(), plan, loss, settings, folder=tmp_path)
+
+
+def test_frozen_modules_have_no_dropout() -> None:
+    model = nn.ModuleDict({"frozen": network().requires_grad_(False), "learned": network()})
+
+    def watched(model: nn.Module, batch: list[int]) -> Tensor:
+        assert not any(module.training for module in model["frozen"].modules())  # type: ignore[index]
+        assert all(module.training for module in model["learned"].modules())  # type: ignore[index]
+        return loss(model["learned"], batch)  # type: ignore[index]
+
+    train(model, plan, watched, TrainSettings(steps=1, learning_rate=0.1))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bit_products_train_weights_of_32_bit(precision: str) -> None:
+    model = network()
+
+    def watched(model: nn.Module, batch: list[int]) -> Tensor:
+        assert model[0](POINTS).dtype in (torch.bfloat16, torch.float16)  # type: ignore[index]
+        return loss(model, batch)
+
+    settings = TrainSettings(steps=40, learning_rate=0.05, log_every=4, mixed_precision=precision)
+    result = train(model, plan, watched, settings)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert result.curve[-1]["loss"] < result.curve[0]["loss"]
+
+
 def test_leaves_the_best_weights_and_frozen_ones_alone(tmp_path: Path) -> None:
     model = network()
     frozen = model[0]
@@ -143,6 +202,14 @@ def test_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
         train(network(), lambda _: [], loss, settings)
     with pytest.raises(DataError, match="the loss at step 0 is nan"):
         train(network(), plan, lambda model, batch: loss(model, batch) * float("nan"), settings)
+    with pytest.raises(DataError, match="score is no number"):
+        train(network(), plan, loss, settings, validate=lambda model: float("nan"))
     train(network(), plan, loss, settings, folder=tmp_path)
     with pytest.raises(DataError, match="other parameters"):
         train(nn.Linear(1, 1), plan, loss, settings, folder=tmp_path)
+    other = TrainSettings(steps=2, learning_rate=0.2, log_every=7)
+    with pytest.raises(DataError, match=r"learning_rate 0.1 \(now 0.2\); take"):
+        train(network(), plan, loss, other, folder=tmp_path)
+    (tmp_path / CHECKPOINT).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="remove it to begin anew"):
+        train(network(), plan, loss, settings, folder=tmp_path)

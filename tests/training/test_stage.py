@@ -1,0 +1,327 @@
+"""``audiolm-compress train``: upstream's configs, parameters, learning rate, texts and checkpoint layout."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+import audiolm_compress
+from audiolm_compress.cli import cli
+from audiolm_compress.data.annotation import Entry
+from audiolm_compress.errors import DataError
+from audiolm_compress.salmonn.checkpoint import read_checkpoint, rename
+from audiolm_compress.salmonn.load import load_model
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.prompts import AUDIO_FRAME, Prompts
+from audiolm_compress.salmonn.upstream_save import trained_tensors, upstream_name
+from audiolm_compress.training import TrainSettings, train
+from audiolm_compress.training.stage import choose_trained
+from audiolm_compress.training.stage_config import Optims, stage_config, upstream_rate
+from audiolm_compress.training.stage_data import sampled_around, shuffled
+
+RUN = {
+    "seed": 42,
+    "epoch_based": False,
+    "iters_per_epoch": 2,
+    "accum_grad_iters": 1,
+    "batch_size_train": 2,
+    "batch_size_eval": 2,
+    "num_workers": 8,
+    "device": "cpu",
+    "use_distributed": True,
+    "amp": False,
+    "evaluate": False,
+    "log_freq": 1,
+    "optims": {
+        "max_epoch": 2,
+        "warmup_steps": 2,
+        "warmup_start_lr": "1e-6",  # as PyYAML reads upstream's 1e-6
+        "init_lr": 3e-3,
+        "min_lr": 1e-3,
+        "weight_decay": 0.05,
+        "beta2": 0.999,
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, parity: Path) -> Path:
+    """A small model of upstream's with clips and a config for training it; two prompts a task."""
+    folder = Path(shutil.copytree(parity / "llama", tmp_path / "llama"))
+    clips = [
+        {"path": "clip0.wav", "text": "birds sing and a car passes by", "task": "audiocaption"},
+        {"path": "clip1.wav", "text": "one two three", "task": "asr"},
+        {"path": "clip1.wav", "text": "two", "task": "QA", "Q": "Which number {} is even?"},
+    ]
+    (folder / "train.json").write_text(json.dumps({"annotation": clips}))
+    (folder / "valid.json").write_text(json.dumps({"annotation": clips[:2]}))
+    prompts = json.loads((folder / "prompts" / "train_prompt.json").read_text())
+    prompts["asr"].append(f"{AUDIO_FRAME}What is said?")
+    prompts["QA"] = [f"{AUDIO_FRAME}{{}}"]
+    (folder / "prompts" / "train_prompt.json").write_text(json.dumps(prompts))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["run"] = RUN
+    config["datasets"] = {
+        "prefix": "audio",
+        "train_ann_path": "train.json",
+        "valid_ann_path": "valid.json",
+        "test_ann_path": "ann.json",
+        "whisper_path": "whisper",
+    }
+    (folder / "train.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+def command(*arguments: object) -> str:
+    done = CliRunner().invoke(cli, ["train", *map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(path)
+
+
+@pytest.mark.slow
+def test_both_stages_and_what_they_write(folder: Path, tmp_path: Path) -> None:
+    one, two, cache = tmp_path / "stage1", tmp_path / "stage2", tmp_path / "cache"
+    output = command(folder / "train.yaml", "--set", "model.ckpt=", "--out", one, "--feature-cache", cache)
+    assert "run.num_workers, run.use_distributed" in output
+    assert "datasets.test_ann_path" in output
+    assert "connector" in output and "LoRA" in output
+    assert "2 computed" in output  # three entries of two clips, in all epochs
+    content = torch.load(one / "checkpoint_1.pth", weights_only=True)
+    assert sorted(content) == ["config", "epoch", "model", "optimizer", "scaler"]
+    assert content["epoch"] == 1
+    assert content["config"]["run"]["optims"]["max_epoch"] == 2
+    assert (one / "checkpoint_0.pth").exists()
+    best = tensors(one / "checkpoint_best.pth")
+    assert best["speech_query_tokens"].shape == (1, 1, 768)  # a fresh Q-Former is a bert-base
+
+    ckpt = f"model.ckpt={one / 'checkpoint_best.pth'}"
+    output = command(folder / "train.yaml", "--set", ckpt, "--out", two, "--feature-cache", cache)
+    assert ", 0 computed" in output
+    begun, ended = best, tensors(two / "checkpoint_1.pth")
+    assert begun.keys() == ended.keys()
+    assert all(torch.isfinite(tensor).all() for tensor in ended.values())
+    assert sum(not torch.equal(begun[name], ended[name]) for name in begun) > 60
+
+    (folder / "config.yaml").write_text(
+        (folder / "config.yaml").read_text().replace("salmonn.pth", str(two / "checkpoint_best.pth"))
+    )
+    loaded, saved = load_model(folder / "config.yaml"), load_model(two / "model")
+    states = loaded.state_dict()
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(tensor, states[name]), name
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on(folder: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    command(folder / "train.yaml", "--out", whole)
+    root = str(Path(audiolm_compress.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    program = [
+        sys.executable,
+        "-m",
+        "audiolm_compress",
+        "train",
+        str(folder / "train.yaml"),
+        "--out",
+        str(cut),
+    ]
+    process = subprocess.Popen(program, env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        if (cut / "checkpoint_0.pth").exists():
+            process.kill()
+            process.wait()
+    assert not (cut / "checkpoint_best.pth").exists()
+    command(folder / "train.yaml", "--out", cut)
+    first, second = (tensors(out / "checkpoint_1.pth") for out in (whole, cut))
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    with pytest.raises(DataError, match=r"differs in run.optims.init_lr"):
+        command(folder / "train.yaml", "--out", cut, "--set", "run.optims.init_lr=0.1")
+
+
+@pytest.mark.parametrize("variant", ["llama", "gemma"])
+def test_upstream_trains_the_same_parameters(
+    variant: str, small_model: Callable[[str], Salmonn], parity: Path
+) -> None:
+    """Names and AdamW's groups against files that upstream wrote."""
+    model = small_model(variant)
+    config = yaml.safe_load((parity / variant / "config.yaml").read_text())
+    choose_trained(model, config["model"])
+    ours = trained_tensors(model, variant)
+    gradients = json.loads((parity / variant / "grad_norms.json").read_text())["grad_norm_and_absmax"]
+    assert ours.keys() == gradients.keys()
+    keys = json.loads((parity / variant / "salmonn_keys.json").read_text())["model"]
+    for name, tensor in ours.items():
+        assert [list(tensor.shape), "float32"] == keys[name]
+    constant = ("position_ids", "relative_attention_bias.weight", "lm_head.weight")
+    assert all(name.endswith(constant) for name in keys.keys() - ours.keys())
+
+    groups = torch.load(parity / variant / "salmonn.pth", weights_only=True)["optimizer"]["param_groups"]
+    expected = [(group["weight_decay"], len(group["params"])) for group in groups]
+    found: list[tuple[float, int]] = []
+    settings = TrainSettings(steps=1, learning_rate=1e-9, weight_decay=0.05)
+    train(
+        model,
+        lambda epoch: [0],
+        lambda model, entry: sum(p.sum() for p in model.parameters() if p.requires_grad),  # type: ignore[arg-type,return-value]
+        settings,
+        after_step=lambda result, optimizer: found.extend(
+            (group["weight_decay"], len(group["params"])) for group in optimizer.param_groups
+        ),
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("variant", ["llama", "gemma"])
+def test_gradients_of_all_trained_parameters(
+    variant: str, small_model: Callable[[str], Salmonn], parity: Path, clips: list[torch.Tensor]
+) -> None:
+    """Against upstream's, in evaluation mode; norms within 1 %, as the set allows."""
+    model = small_model(variant)
+    config = yaml.safe_load((parity / variant / "config.yaml").read_text())
+    choose_trained(model, config["model"])
+    stored = json.loads((parity / variant / "grad_norms.json").read_text())
+    norms = stored.get("grad_norm_and_absmax_eager", stored["grad_norm_and_absmax"])
+    expected = json.loads((parity / variant / "expected.json").read_text())
+    texts = [text.removesuffix(model.end_symbol) for text in expected["target_texts"]]
+    audio = model.encode_audio(clips)
+    model.text_loss(model.wrap(audio, [model.prompts.around("audiocaption")] * 2, texts)).backward()
+    largest = max(norm for norm, _ in norms.values())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None
+            norm, peak = norms[upstream_name(name, variant)]
+            # A gradient that is zero but for rounding (of key biases) has no digits to compare.
+            assert parameter.grad.norm().item() == pytest.approx(norm, rel=1e-2, abs=1e-5 * largest), name
+            assert parameter.grad.abs().max().item() == pytest.approx(peak, rel=2e-2, abs=1e-5 * largest), (
+                name
+            )
+
+
+@pytest.mark.parametrize("variant", ["llama", "gemma"])
+def test_every_name_of_upstream_comes_back(variant: str, parity: Path) -> None:
+    aliases = ("position_ids", "relative_attention_bias.weight")
+    for name in json.loads((parity / variant / "salmonn_keys.json").read_text())["model"]:
+        if not name.endswith(aliases):
+            assert upstream_name(rename(name), variant) == name
+
+
+def test_what_is_frozen(small_model: Callable[[], Salmonn]) -> None:
+    model = small_model()
+
+    def trained(**section: Any) -> set[str]:
+        choose_trained(model, {"llama_path": "llm", **section})
+        names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert not any(name.startswith("llm.") and ".lora_" not in name for name in names)
+        return {".".join(name.split(".")[:2]) for name in names if not name.startswith("llm.")}
+
+    connector = {f"connector.{part}" for part in ("ln_speech", "ln_audio", "qformer", "projection")}
+    assert trained() == connector
+    assert trained(freeze_speech_QFormer=True) == connector - {"connector.qformer"}
+    assert trained(freeze_speech_llama_proj=True) == connector - {"connector.projection"}
+    hearing = trained(freeze_whisper=False, freeze_beats=False)
+    assert {"speech_encoder.layers", "audio_encoder.encoder"} <= hearing
+    assert "speech_encoder.embed_positions" not in hearing
+
+
+def test_learning_rate_is_upstreams() -> None:
+    """Values by hand from the definition in the parity set's description."""
+    optims = Optims(max_epoch=2, warmup_steps=4, warmup_start_lr=1e-6, init_lr=3e-5, min_lr=1e-5)
+    rates = [upstream_rate(batch, 20, optims) for batch in range(21)]
+    assert rates[:5] == pytest.approx(
+        [1e-6, 8.25e-6, 1.55e-5, 2.275e-5, 1e-5 + 2e-5 * (1 + math.cos(math.pi / 5)) / 2]
+    )
+    assert rates[10] == pytest.approx(2e-5)
+    assert rates[20] == pytest.approx(1e-5)
+
+
+def test_prompts_are_drawn_for_each_clip(small_model: Callable[[], Salmonn]) -> None:
+    model = small_model()
+    asr = tuple(f"{AUDIO_FRAME}Prompt {number}" for number in range(4))
+    model.prompts = Prompts(
+        "U: {} A:", {"asr": f"{AUDIO_FRAME}Test"}, {"asr": asr, "QA": (f"{AUDIO_FRAME}{{}}",)}
+    )
+    entries = [Entry("a.wav", Path("a.wav"), "x", ("x",))] * 40
+    question = Entry("q.wav", Path("q.wav"), "x", ("x",), task="QA", Q="What is {}?")
+    each = sampled_around(model, [*entries, question], random.Random(0), each=True)
+    assert {after for _, after in each[:-1]} == {f"</Speech> Prompt {number} A:" for number in range(4)}
+    assert each[-1] == ("U: <Speech>", "</Speech> What is {}? A:")
+    once = sampled_around(model, entries, random.Random(0), each=False)
+    assert len(set(once)) == 1
+
+
+def test_epochs_hold_every_clip_once_in_another_order() -> None:
+    first, second = (shuffled(10, 3, 42, epoch) for epoch in (0, 1))
+    assert [len(batch) for batch in first] == [3, 3, 3]
+    assert len({index for batch in first for index in batch}) == 9
+    assert first != second
+    assert first == shuffled(10, 3, 42, 0)
+    assert shuffled(2, 4, 0, 0) in ([[0, 1]], [[1, 0]])
+
+
+def test_wrong_configs_are_refused_whole(folder: Path) -> None:
+    content = yaml.safe_load((folder / "train.yaml").read_text())
+    content["run"] |= {"batch_size": 4, "evaluate": True, "accum_grad_iters": 0}
+    content["run"]["optims"] = {**RUN["optims"], "warmup_step": 3}  # type: ignore[dict-item]
+    content["model"]["freeze_whispr"] = True
+    content["dataset"] = {}
+    with pytest.raises(DataError) as error:
+        stage_config(content, folder / "train.yaml")
+    message = str(error.value)
+    for part in (
+        "unknown key run.batch_size; did you mean batch_size_eval",
+        "unknown key run.optims.warmup_step; did you mean warmup_steps",
+        "unknown key model.freeze_whispr; did you mean freeze_whisper",
+        "unknown section 'dataset'",
+        "run.accum_grad_iters: Input should be greater than or equal to 1",
+    ):
+        assert part in message
+    with pytest.raises(DataError, match="use `audiolm-compress bench`"):
+        command(folder / "train.yaml", "--set", "run.evaluate=true")
+    with pytest.raises(DataError, match=r"run\.iters_per_epoch is missing"):
+        command(folder / "train.yaml", "--set", "run.iters_per_epoch=null")
+
+
+def test_unusable_data_stops_before_any_work(folder: Path, tmp_path: Path) -> None:
+    (folder / "audio" / "clip0.wav").write_bytes(b"no audio")
+    with pytest.raises(
+        DataError, match=r"1 of 3 audio files cannot be used:\n.*clip0.wav: cannot be decoded"
+    ):
+        command(folder / "train.yaml", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tasks_without_prompts_are_named(folder: Path, tmp_path: Path) -> None:
+    prompts = json.loads((folder / "prompts" / "train_prompt.json").read_text())
+    del prompts["QA"], prompts["asr"]
+    (folder / "prompts" / "train_prompt.json").write_text(json.dumps(prompts))
+    with pytest.raises(
+        DataError, match="no training prompt for task QA, asr; there are some for audiocaption"
+    ):
+        command(folder / "train.yaml", "--out", tmp_path / "out")
+
+
+def test_cached_states_need_frozen_encoders(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="freeze_whisper"):
+        arguments = ("--set", "model.freeze_whisper=false", "--feature-cache", tmp_path / "cache")
+        command(folder / "train.yaml", "--out", tmp_path / "out", *arguments)
