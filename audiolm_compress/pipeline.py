@@ -28,7 +28,7 @@ from audiolm_compress.rehearsal import rehearse
 from audiolm_compress.reload_check import Behaviour
 from audiolm_compress.report import Report, Step
 from audiolm_compress.report.files import write_report
-from audiolm_compress.run_data import checked_clips, load_calibration, load_training
+from audiolm_compress.run_data import checked_clips, feature_cache, load_calibration, load_training
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
@@ -131,17 +131,18 @@ def apply_passes(
         return load_model(recipe.baseline, device=model.device)
 
     steps: list[Step] = []
-    for position, entry in enumerate(recipe.passes, start=1):
-        begin = time.monotonic()
-        progress.start(f"pass {position} of {len(recipe.passes)}: {entry.kind}", 1)
-        seed = recipe.seed * 1_000 + position
-        rng = torch.Generator().manual_seed(seed)
-        context = Context(calibration, rng, reference, progress, training)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            with at_pass(recipe, position):
-                done = entry.apply(model, context)
-        steps.append(Step.of(entry, done, time.monotonic() - begin, model.weight_bytes()))
+    with feature_cache(recipe) as features:
+        for position, entry in enumerate(recipe.passes, start=1):
+            begin = time.monotonic()
+            progress.start(f"pass {position} of {len(recipe.passes)}: {entry.kind}", 1)
+            seed = recipe.seed * 1_000 + position
+            rng = torch.Generator().manual_seed(seed)
+            context = Context(calibration, rng, reference, progress, training, features)
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                with at_pass(recipe, position):
+                    done = entry.apply(model, context)
+            steps.append(Step.of(entry, done, time.monotonic() - begin, model.weight_bytes()))
     return steps
 
 

@@ -89,6 +89,15 @@ class DataSettings(Settings):
         description="how many of the training clips are used, tasks mixed; unset: all. They are held in "
         "memory, 4 MB a minute",
     )
+    feature_cache: str | None = Field(
+        None,
+        min_length=1,
+        description="folder, shared between runs, for what the baseline tells passes which learn; unset: one "
+        "that is removed with the run",
+    )
+    feature_cache_gib: float = Field(
+        16.0, gt=0, description="most that this folder may hold; what was not used for longest goes first"
+    )
     test: Annotated[tuple[AnnotationFile, ...], BeforeValidator(_as_list)] = Field(
         ("tiny",), min_length=1, description="annotation, or list of them, that both models are measured on"
     )
@@ -109,6 +118,11 @@ class DataSettings(Settings):
         if count is not None and info.data.get("training", "wrong") is None:
             raise ValueError("limits the clips of `training`, which is unset; set it, or calibration_clips")
         return count
+
+    @field_validator("feature_cache")
+    @classmethod
+    def _resolved(cls, folder: str | None, info: ValidationInfo) -> str | None:
+        return None if folder is None else str(resolve(folder, info))
 
     @field_validator("prefix")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from audiolm_compress.measurement.settings import ClipSource
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, Recipe
 from audiolm_compress.salmonn.load import TINY
+from audiolm_compress.training.features import FeatureCache
 
 
 @dataclass(frozen=True)
@@ -126,3 +128,14 @@ def _paths(names: Sequence[str], split: str) -> list[str]:
 def _prefix(data: DataSettings, names: Sequence[str]) -> str | None:
     """The embedded clips lie beside their annotation, whatever folder the recipe's own files start from."""
     return None if "tiny" in names else data.prefix
+
+
+@contextmanager
+def feature_cache(recipe: Recipe) -> Iterator[FeatureCache | None]:
+    """Where passes that learn keep what the baseline gives for a clip; None if there is no such pass."""
+    if not any(entry.learns for entry in recipe.passes):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="audiolm_compress_features_") as temporary:
+        folder = recipe.data.feature_cache or temporary
+        yield FeatureCache(folder, int(recipe.data.feature_cache_gib * 2**30))

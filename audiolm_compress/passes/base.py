@@ -15,6 +15,7 @@ from audiolm_compress.settings import Settings
 if TYPE_CHECKING:
     from audiolm_compress.planning.sketch import Sketch
     from audiolm_compress.salmonn.model import Salmonn
+    from audiolm_compress.training.features import FeatureCache
 
 
 class Progress(Protocol):
@@ -48,6 +49,7 @@ class Context:
         progress: shows the state of long work.
         training: clips of the same form that are given for learning alone; empty if none are, or if no pass
             of the recipe learns.
+        features: keeps what frozen models and the baseline compute; None keeps it in memory, for one pass.
     """
 
     calibration: Sequence[Example]
@@ -55,6 +57,7 @@ class Context:
     reference: Callable[[], Salmonn]
     progress: Progress = field(default_factory=Silent)
     training: Sequence[Example] = ()
+    features: FeatureCache | None = None
 
     @property
     def training_clips(self) -> Sequence[Example]:

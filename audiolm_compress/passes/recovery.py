@@ -176,7 +176,7 @@ def recover(
     teacher = None
     if weights.keys() - {"text"}:
         try:
-            teacher = Teacher(context.reference(), model, wanted)
+            teacher = Teacher(context.reference(), model, wanted, context.features)
         except PassError as error:
             raise PassError(f"{settings.kind}: {error}") from error
     with _learning(model, trained):

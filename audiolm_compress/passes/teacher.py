@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from transformers import PreTrainedTokenizerBase
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
+from audiolm_compress.salmonn.hearing import AudioTokens
 from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.training.features import FeatureCache, digest, fingerprint
 
 LayerMap = Mapping[int, int]
 
@@ -54,13 +57,19 @@ class Teacher:
         model: the untouched baseline.
         student: whose lengths, windows and vocabulary lessons follow.
         wanted: see ``Wanted``.
+        features: keeps what the teacher gives, for passes that ask for it again.
 
     Raises:
         PassError: what is wanted has no counterpart in the student.
     """
 
-    def __init__(self, model: Salmonn, student: Salmonn, wanted: Wanted) -> None:
-        self.model, self.student, self.wanted = model, student, wanted
+    def __init__(
+        self, model: Salmonn, student: Salmonn, wanted: Wanted, features: FeatureCache | None = None
+    ) -> None:
+        self.model, self.student, self.wanted, self.features = model, student, wanted, features
+        self._identity = ""
+        if features is not None:
+            self._identity = digest(fingerprint(model), str(model.bucket_seconds), str(model.audio_positions))
         self.columns = None
         if wanted.logits:
             self.columns = shared_tokens(student.tokenizer, model.tokenizer)
@@ -72,7 +81,6 @@ class Teacher:
                 f"than the baseline's ({windows[0]}) and cannot be compared; set losses.connector to 0"
             )
 
-    @torch.no_grad()
     def lesson(self, example: Example) -> dict[str, Tensor]:
         """What the teacher gives for one clip, on the CPU, in float16 where its values fit into that.
 
@@ -80,31 +88,64 @@ class Teacher:
         [text tokens, shared tokens], and ``speech.i`` and ``audio.i`` behind the counterpart of the student's
         layer i. ``logits`` is missing if the two write the text in different tokens.
         """
-        model, waveform = self.model, example.waveform
-        frames = self.student.frames([len(waveform)])
-        lesson: dict[str, Tensor] = {}
-        with tapped(model, "speech_encoder", (self.wanted.speech_layers or {}).values()) as speech_taps:
+        wanted, length = self.wanted, len(example.waveform)
+        heard = self._kept(
+            partial(self._hear, example.waveform), "heard", example.waveform, *self._extent(length)
+        )
+        lesson = {
+            name: tensor
+            for name, tensor in heard.items()
+            if getattr(wanted, name.partition(".")[0], False)  # never true of `tokens`
+        }
+        if wanted.connector:
+            lesson["connector"] = _compact(heard["tokens"][: self.student.token_count(length)])
+        if wanted.logits and self._same_tokens(example.text):
+            prompt = self.model.prompts.around(example.task, None, example.question)
+            read = partial(self._read, heard["tokens"], prompt, example.text)
+            told = self._kept(read, "read", example.waveform, *prompt, example.text, self._columns[1])
+            lesson["logits"] = told["logits"]
+        return lesson
+
+    def _kept(
+        self, compute: Callable[[], dict[str, Tensor]], *depends: str | int | Tensor
+    ) -> dict[str, Tensor]:
+        if self.features is None:
+            return compute()
+        return self.features.get(digest(self._identity, *depends), compute)
+
+    def _extent(self, samples: int) -> tuple[str | int, ...]:
+        """What the student compares of a clip of so many samples."""
+        layers = (self.wanted.speech_layers or {}, self.wanted.audio_layers or {})
+        maps = [f"{sorted(pairs.items())}" for pairs in layers]
+        return self.student.frames([samples]), self.student.sound_tokens([samples]), *maps
+
+    @torch.no_grad()
+    def _hear(self, waveform: Tensor) -> dict[str, Tensor]:
+        """States as the student has them, and all audio tokens."""
+        model, samples = self.model, len(waveform)
+        speech_layers, audio_layers = self.wanted.speech_layers or {}, self.wanted.audio_layers or {}
+        with tapped(model, "speech_encoder", speech_layers.values()) as speech_taps:
             speech = model.encode_speech([waveform])
-        with tapped(model, "audio_encoder", (self.wanted.audio_layers or {}).values()) as audio_taps:
+        with tapped(model, "audio_encoder", audio_layers.values()) as audio_taps:
             sound = model.encode_sound([waveform])
-        if self.wanted.speech:
-            lesson["speech"] = speech[0, :frames]
-            for mine, theirs in (self.wanted.speech_layers or {}).items():
-                lesson[f"speech.{mine}"] = speech_taps[theirs][0, :frames]
-        if self.wanted.audio and sound is not None:
-            count = self.student.sound_tokens([len(waveform)])
-            lesson["audio"] = sound[0, :count]
-            for mine, theirs in (self.wanted.audio_layers or {}).items():
-                lesson[f"audio.{mine}"] = audio_taps[theirs][0, :count]
-        if self.wanted.connector or self.wanted.logits:
-            tokens = model.connect(speech, sound)
-            if self.wanted.connector:
-                lesson["connector"] = tokens.embeddings[0, : self.student.token_count(len(waveform))]
-            if self.wanted.logits and self._same_tokens(example.text):
-                around = [model.prompts.around(example.task, None, example.question)]
-                inputs = model.wrap(tokens, around, [example.text])
-                lesson["logits"] = text_logits(model, inputs)[0][:, self._columns[1]]
-        return {name: _compact(tensor) for name, tensor in lesson.items()}
+        frames = self.student.frames([samples])
+        heard = {"tokens": model.connect(speech, sound).embeddings[0], "speech": _compact(speech[0, :frames])}
+        for mine, theirs in speech_layers.items():
+            heard[f"speech.{mine}"] = _compact(speech_taps[theirs][0, :frames])
+        if sound is not None:
+            count = self.student.sound_tokens([samples])
+            heard["audio"] = _compact(sound[0, :count])
+            for mine, theirs in audio_layers.items():
+                heard[f"audio.{mine}"] = _compact(audio_taps[theirs][0, :count])
+        return heard
+
+    @torch.no_grad()
+    def _read(self, tokens: Tensor, prompt: tuple[str, str], text: str) -> dict[str, Tensor]:
+        """Logits of the reference text behind audio tokens [tokens, width]."""
+        embeddings = tokens.to(self.model.device)[None]
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.int64, device=self.model.device)
+        inputs = self.model.wrap(AudioTokens(embeddings, mask), [prompt], [text])
+        return {"logits": _compact(text_logits(self.model, inputs)[0][:, self._columns[1]])}
 
     @property
     def _columns(self) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from audiolm_compress.passes.base import Context, PassReport
 from audiolm_compress.passes.recovery import Losses
 from audiolm_compress.passes.teacher import Teacher, Wanted, shared_tokens
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.training.features import FeatureCache
 
 Loader = Callable[..., Salmonn]
 Load = Callable[[], Salmonn]
@@ -183,6 +185,25 @@ def test_refusals(student: Load, lessons: Context) -> None:
     model.connector.set_windows(25, 25)
     with pytest.raises(PassError, match="distill: the student's audio tokens stand for other windows"):
         Distill().apply(model, lessons)
+
+
+def test_lessons_are_kept_for_the_next_pass(student: Load, lessons: Context, tmp_path: Path) -> None:
+    """Found again by what they depend on; the same as computed; another baseline has its own."""
+    model, teacher, cache = student(), student(), FeatureCache(tmp_path, 2**30)
+    clip = lessons.calibration[0]
+    computed = Teacher(teacher, model, Wanted(), cache).lesson(clip)
+    assert (cache.found, cache.computed) == (0, 2)  # what was heard, and what was read
+    fewer = Teacher(student(), model, Wanted(speech=False, audio=False, connector=False), cache).lesson(clip)
+    assert (cache.found, cache.computed) == (2, 2)
+    assert fewer.keys() == {"logits"}
+    assert torch.equal(fewer["logits"], computed["logits"])
+    plain = Teacher(teacher, model, Wanted()).lesson(clip)
+    assert plain.keys() == computed.keys() == {"speech", "audio", "connector", "logits"}
+    assert all(torch.equal(plain[name], computed[name]) for name in plain)
+    with torch.no_grad():
+        teacher.connector.projection.weight.mul_(1.01)
+    Teacher(teacher, model, Wanted(), cache).lesson(clip)
+    assert cache.computed == 4
 
 
 def test_training_clips_go_before_calibration(student: Load, lessons: Context) -> None:
