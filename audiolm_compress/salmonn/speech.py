@@ -63,12 +63,13 @@ def log_mel(extractor: WhisperFeatureExtractor, waveforms: Sequence[Tensor], fra
     """
     samples = frames * FRAME_SAMPLES
     longest = frames == LONGEST_FRAMES
-    features = extractor(
-        [waveform[:samples].float().cpu().numpy() for waveform in waveforms],
-        sampling_rate=SAMPLE_RATE,
-        return_tensors="pt",
-        max_length=samples if longest else samples + _STFT_REACH,
-    ).input_features
+    with torch.autocast("cpu", enabled=False):  # a spectrum needs its 32 bits, also amid 16-bit products
+        features = extractor(
+            [waveform[:samples].float().cpu().numpy() for waveform in waveforms],
+            sampling_rate=SAMPLE_RATE,
+            return_tensors="pt",
+            max_length=samples if longest else samples + _STFT_REACH,
+        ).input_features
     return features[..., : _MEL_FRAMES * frames]
 
 
