@@ -80,7 +80,7 @@ def save_progress(
         "model": {name: parameter.detach() for name, parameter in learned(model).items()},
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "progress": asdict(progress),
+        "progress": {**vars(progress), "result": asdict(progress.result)},
         "settings": settings.model_dump(mode="json"),
     }
     write_whole(folder / CHECKPOINT, lambda file: torch.save(state, file))

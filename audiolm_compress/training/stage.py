@@ -200,7 +200,8 @@ def train_stage(
     if cache is not None:
         notes.append(f"encoder states in {cache.folder}: {cache.summary()}")
     if processes().is_main_process:
-        epoch = (result.best_step or result.steps) * run.accum_grad_iters // epoch_batches - 1
+        best = result.best_step or result.steps
+        epoch = max(0, best * run.accum_grad_iters // epoch_batches - 1)
         write_pth(folder / BEST, model, None, config, epoch)
         store.save(model.requires_grad_(False), folder / MODEL)
     processes().wait_for_everyone()

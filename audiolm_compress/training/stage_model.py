@@ -73,12 +73,18 @@ def write_pth(
     content = {
         "model": trained_tensors(model, upstream_family(config.model)),
         "optimizer": None if optimizer is None else optimizer.state_dict(),
-        "config": json.loads(json.dumps(config.content, default=str)),
+        "config": json.loads(json.dumps(without_token(config.content), default=str)),
         "scaler": None,
         "epoch": epoch,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: torch.save(content, file))
+
+
+def without_token(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it may be written to disk: ``model.token`` opens a hub's account."""
+    model = {key: value for key, value in content["model"].items() if key != "token"}
+    return {**content, "model": model}
 
 
 def require_same_training(folder: Path, config: StageConfig, writes: bool) -> None:
@@ -87,7 +93,7 @@ def require_same_training(folder: Path, config: StageConfig, writes: bool) -> No
     Raises:
         DataError: names every key that differs.
     """
-    now = _flat(config.content)
+    now = _flat(without_token(config.content))
     now = {key: value for key, value in now.items() if key not in _FREE and key not in config.ignored}
     annotation = Path(config.datasets.train_ann_path).read_text(encoding="utf-8")
     now["the training clips"] = digest(annotation)

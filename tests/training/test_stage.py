@@ -109,6 +109,7 @@ def test_both_stages_and_what_they_write(folder: Path, tmp_path: Path) -> None:
     assert sorted(content) == ["config", "epoch", "model", "optimizer", "scaler"]
     assert content["epoch"] == 1
     assert content["config"]["run"]["optims"]["max_epoch"] == 2
+    assert "token" not in content["config"]["model"]
     assert (one / "checkpoint_0.pth").exists()
     best = tensors(one / "checkpoint_best.pth")
     assert best["speech_query_tokens"].shape == (1, 1, 768)  # a fresh Q-Former is a bert-base
