@@ -37,6 +37,7 @@ def choose_trained(model: Salmonn, section: Mapping[str, Any]) -> None:
         model.speech_encoder.requires_grad_(True)
         model.speech_encoder.embed_positions.requires_grad_(False)  # constant sinusoids
     if not section.get("freeze_beats", True) and model.audio_encoder is not None:
+        model.cast(torch.float32, ("audio_encoder",))  # its file may hold 16-bit weights
         model.audio_encoder.requires_grad_(True)
     model.connector.requires_grad_(True)
     if section.get("freeze_speech_QFormer", False):
