@@ -19,7 +19,7 @@ from audiolm_compress.cli.plan import plan
 from audiolm_compress.cli.run import run
 from audiolm_compress.data.audio import load_audio
 from audiolm_compress.recipe import load_recipe
-from audiolm_compress.salmonn.load import TINY
+from audiolm_compress.salmonn.load import TINY, load_model
 
 ROOT = Path(__file__).parent.parent
 AT_REAL_SIZE = {
@@ -117,6 +117,22 @@ def test_questions_are_answered(workplace: Path, name: str) -> None:
     assert done.exit_code == 0, done.output
     # `tiny` was trained on two tasks: it may find nothing to say to a free question.
     assert done.output.strip() or name == "ask"
+
+
+@pytest.mark.slow
+def test_training_config_trains(parity: Path, tmp_path: Path) -> None:
+    """As it is, but for other models and a shorter training."""
+    folder = shutil.copytree(parity / "llama", tmp_path / "llama")
+    (config,) = blocks("yaml")
+    (folder / "stage1.yaml").write_text(config, encoding="utf-8")
+    for name in ("train.json", "valid.json"):
+        shutil.copy(folder / "ann.json", folder / name)
+    changes = ["model.llama_path=llm", "model.whisper_path=whisper", "model.ckpt=salmonn.pth"]
+    changes += ["run.iters_per_epoch=1", "run.optims.max_epoch=1", f"run.output_dir={tmp_path / 'out'}"]
+    arguments = [part for change in changes for part in ("--set", change)]
+    done = CliRunner().invoke(cli, ["train", str(folder / "stage1.yaml"), "--device", "cpu", *arguments])
+    assert done.exit_code == 0, done.output
+    assert load_model(tmp_path / "out" / "model").max_text_tokens == 300
 
 
 @pytest.mark.slow

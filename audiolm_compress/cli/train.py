@@ -8,6 +8,7 @@ import click
 
 from audiolm_compress.cli.options import device_option, threads_option
 
+INTERRUPTED = 130
 EXAMPLES = """\b
 Examples:
   audiolm-compress train stage1.yaml
@@ -57,7 +58,7 @@ upstream's layout, and in model/ a folder for `run`, `bench` and `transcribe`.
 @threads_option
 def train(
     config: str, out: str | None, feature_cache: str | None, overrides: tuple[str, ...], device: str | None
-) -> None:
+) -> int:
     """Train connector and LoRA by an upstream config.
 
     Stage 1 aligns a fresh connector with the LLM, stage 2 tunes it on many tasks with prompts drawn from
@@ -78,16 +79,22 @@ def train(
         source.set(override)
     checked = stage_config(source.content, path)
     main = processes().is_main_process
-    with shown_progress() as progress:
-        stage = train_stage(
-            checked,
-            out=Path(out) if out else None,
-            device=device,
-            feature_cache=Path(feature_cache) if feature_cache else None,
-            display=progress if main else None,
-        )
+    try:
+        with shown_progress() as progress:
+            stage = train_stage(
+                checked,
+                out=Path(out) if out else None,
+                device=device,
+                feature_cache=Path(feature_cache) if feature_cache else None,
+                display=progress if main else None,
+            )
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+        return INTERRUPTED
+    if processes().num_processes > 1:
+        processes().destroy_process_group()
     if not main:
-        return
+        return 0
     console = Console(highlight=False, soft_wrap=True)
     for note in stage.notes:
         console.print(f"- {note}")
@@ -98,3 +105,4 @@ def train(
     losses = [point["loss"] for point in stage.result.curve if "loss" in point]
     console.print(f"training loss {losses[0]:.4f} -> {losses[-1]:.4f} in {stage.result.steps} steps")
     console.print(f"Saved {stage.folder / BEST} and the model in {stage.folder / MODEL}")
+    return 0

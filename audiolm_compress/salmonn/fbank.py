@@ -69,7 +69,8 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
 
 def beats_fbank(waveforms: Tensor) -> Tensor:
     """The input of BEATs: :func:`kaldi_fbank`, normalised, float32, shape [batch, frames, 128]."""
-    return (kaldi_fbank(waveforms) - _BEATS_MEAN) / (2.0 * _BEATS_DEVIATION)
+    with torch.autocast(waveforms.device.type, enabled=False):  # a spectrum needs its 32 bits
+        return (kaldi_fbank(waveforms) - _BEATS_MEAN) / (2.0 * _BEATS_DEVIATION)
 
 
 @lru_cache(maxsize=8)

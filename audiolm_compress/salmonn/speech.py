@@ -63,7 +63,7 @@ def log_mel(extractor: WhisperFeatureExtractor, waveforms: Sequence[Tensor], fra
     """
     samples = frames * FRAME_SAMPLES
     longest = frames == LONGEST_FRAMES
-    with torch.autocast("cpu", enabled=False):  # the extractor hands its products to numpy
+    with torch.autocast("cpu", enabled=False):  # a spectrum needs its 32 bits, also amid 16-bit products
         features = extractor(
             [waveform[:samples].float().cpu().numpy() for waveform in waveforms],
             sampling_rate=SAMPLE_RATE,

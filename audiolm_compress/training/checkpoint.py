@@ -46,7 +46,7 @@ class TrainResult:
 
 
 @dataclass
-class Progress:
+class TrainState:
     """Where a training stands.
 
     Attributes:
@@ -67,12 +67,12 @@ def learned(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def save_progress(
+def save_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    progress: Progress,
+    here: TrainState,
     settings: TrainSettings,
 ) -> None:
     """Write the checkpoint: at any moment the file is a complete one, the former or the new."""
@@ -80,19 +80,19 @@ def save_progress(
         "model": {name: parameter.detach() for name, parameter in learned(model).items()},
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
-        "progress": asdict(progress),
+        "progress": {**vars(here), "result": asdict(here.result)},
         "settings": settings.model_dump(mode="json"),
     }
     write_whole(folder / CHECKPOINT, lambda file: torch.save(state, file))
 
 
-def load_progress(
+def load_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     settings: TrainSettings,
-) -> Progress:
+) -> TrainState:
     """Read the checkpoint into model, optimizer and scaler; a fresh start if there is none.
 
     Raises:
@@ -100,7 +100,7 @@ def load_progress(
     """
     path = folder / CHECKPOINT
     if not path.exists():
-        return Progress()
+        return TrainState()
     parameters = learned(model)
     device = next(iter(parameters.values())).device
     try:
@@ -121,7 +121,7 @@ def load_progress(
             parameter.copy_(saved[name])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
-    return Progress(result, **progress)
+    return TrainState(result, **progress)
 
 
 def _require_same(saved: Mapping[str, Any], settings: TrainSettings, folder: Path) -> None:

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 _SUFFIX, _PARTIAL = ".safetensors", ".partial"
@@ -101,13 +101,14 @@ class FeatureCache:
 
     def _read(self, path: Path) -> dict[str, Tensor] | None:
         try:
-            with safe_open(path, framework="pt") as file:
-                # Own, aligned memory: mapped pages can give other kernels and so other roundings.
-                value = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-                stored = (file.metadata() or {}).get("checksum")
+            content = path.read_bytes()  # through one handle: another process may remove the file meanwhile
+            # Own, aligned memory: a view into the file can give other kernels and so other roundings.
+            value = {name: tensor.clone() for name, tensor in load(content).items()}
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            stored = header.get("__metadata__", {}).get("checksum")
         except FileNotFoundError:
             return None
-        except (SafetensorError, OSError):
+        except (SafetensorError, OSError, ValueError):
             self.damaged += 1
             return None
         if stored != _checksum(value):

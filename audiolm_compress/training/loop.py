@@ -39,11 +39,11 @@ from audiolm_compress.errors import DataError
 from audiolm_compress.training.checkpoint import (
     BEST,
     CURVE,
-    Progress,
     TrainResult,
+    TrainState,
     learned,
-    load_progress,
-    save_progress,
+    load_state,
+    save_state,
     write_whole,
 )
 from audiolm_compress.training.settings import TrainSettings, rate_at
@@ -109,21 +109,23 @@ def train(
         model.to(state.device)
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.data.copy_(broadcast(tensor.data))
-    parameters = learned(model)
+    parameters, frozen = learned(model), _frozen(model)
     optimizer = _optimizer(list(parameters.values()), settings)
     device = next(iter(parameters.values())).device
     scaler = torch.amp.GradScaler(device.type, enabled=settings.mixed_precision == "fp16")
-    here = Progress()
+    here = TrainState()
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        here = load_progress(folder, model, optimizer, scaler, settings)
+        here = load_state(folder, model, optimizer, scaler, settings)
     result = here.result
     entries = _entries(plan, here.entries + state.process_index, state.num_processes)
     bar = progress.add_task("training", total=settings.steps, completed=result.steps) if progress else None
     start = time.monotonic() - result.seconds
     with trackers(settings, folder) as log:
         while not _finished(result, settings):
-            _train_mode(model)
+            model.train()
+            for module in frozen:
+                module.eval()
             mean, count = _gradients(model, entries, loss, settings, scaler)
             here.entries += settings.accumulation * state.num_processes
             if not math.isfinite(mean):
@@ -161,7 +163,7 @@ def train(
                 if after_step is not None:
                     after_step(result, optimizer)
                 if folder is not None and (done or _due(result.steps, settings.save_every)):
-                    save_progress(folder, model, optimizer, scaler, here, settings)
+                    save_state(folder, model, optimizer, scaler, here, settings)
                     _show_curve(folder, result)
             if progress and bar is not None:
                 progress.update(bar, completed=result.steps)
@@ -232,13 +234,12 @@ def _finished(result: TrainResult, settings: TrainSettings) -> bool:
     return late or result.steps >= settings.steps
 
 
-def _train_mode(model: nn.Module) -> None:
-    """Training mode, but not for modules whose parameters are all frozen."""
-    model.train()
-    for module in model.modules():
-        own = list(module.parameters())
-        if own and not any(parameter.requires_grad for parameter in own):
-            module.eval()
+def _frozen(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules that have parameters, none of which requires a gradient."""
+    own = [parameter.requires_grad for parameter in module.parameters()]
+    if own and not any(own):
+        return [module]
+    return [inner for child in module.children() for inner in _frozen(child)]
 
 
 def _optimizer(parameters: list[nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:

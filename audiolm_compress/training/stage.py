@@ -11,13 +11,11 @@ those of the lowest validation loss.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from accelerate.utils import set_seed
@@ -26,13 +24,11 @@ from torch import nn
 from audiolm_compress.devices import choose_device
 from audiolm_compress.errors import DataError
 from audiolm_compress.salmonn import store
-from audiolm_compress.salmonn.connector import Connector
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.upstream import load_upstream
 from audiolm_compress.salmonn.upstream_config import checkpoint_names
-from audiolm_compress.salmonn.upstream_save import trained_tensors, upstream_family
-from audiolm_compress.training.checkpoint import TrainResult, learned, write_whole
-from audiolm_compress.training.features import FeatureCache, digest
+from audiolm_compress.training.checkpoint import TrainResult, learned
+from audiolm_compress.training.features import FeatureCache
 from audiolm_compress.training.loop import Mean, train
 from audiolm_compress.training.settings import TrainSettings
 from audiolm_compress.training.shards import processes, shard, total
@@ -45,14 +41,16 @@ from audiolm_compress.training.stage_data import (
     sampled_around,
     shuffled,
 )
+from audiolm_compress.training.stage_model import (
+    choose_trained,
+    initialise,
+    require_same_training,
+    trained_counts,
+    write_pth,
+)
 
-STATE, MODEL, BEST, ORIGIN = "state", "model", "checkpoint_best.pth", "training.json"
+STATE, MODEL, BEST = "state", "model", "checkpoint_best.pth"
 _SAVE_EVERY = 200  # steps that a killed training may lose
-# Keys that may change when a training goes on.
-_FREE = {
-    *("run.output_dir", "run.device", "run.log_freq", "run.log_with", "run.batch_size_eval"),
-    *("run.feature_cache", "run.feature_cache_gib"),
-}
 
 
 class Display(Protocol):
@@ -122,7 +120,7 @@ def train_stage(
     model.to(where)
     precision = _precision(run, where)
     notes = [
-        f"trained: {_count(model)}",
+        f"trained: {trained_counts(model)}",
         f"{len(entries)} clips to train on, {len(valid_entries)} to validate on",
         f"on {where} in {'32 bit' if precision == 'no' else precision}, "
         f"{processes().num_processes} process(es)",
@@ -132,7 +130,7 @@ def train_stage(
     cache_folder = feature_cache or (Path(run.feature_cache) if run.feature_cache else None)
     cache = None if cache_folder is None else FeatureCache(cache_folder, int(run.feature_cache_gib * 2**30))
     states = None if cache is None else _states(model, cache)
-    _require_same_training(folder, config, processes().is_main_process)
+    require_same_training(folder, config, processes().is_main_process)
 
     plan = partial(shuffled, len(entries), run.batch_size_train, run.seed)
     epoch_batches = len(plan(0)) // processes().num_processes if run.epoch_based else run.iters_per_epoch
@@ -167,10 +165,12 @@ def train_stage(
         done = result.steps * run.accum_grad_iters
         epoch = done // epoch_batches - 1
         if epoch > (done - run.accum_grad_iters) // epoch_batches - 1:
-            _write_pth(folder / f"checkpoint_{epoch}.pth", model, optimizer, config, epoch)
-        if display is not None:
-            display.advance()
+            write_pth(folder / f"checkpoint_{epoch}.pth", model, optimizer, config, epoch)
+        if display is not None:  # the first step after a resumption is more than one
+            display.advance(result.steps - shown[0])
+            shown[0] = result.steps
 
+    shown = [0]
     steps = batches // run.accum_grad_iters
     if display is not None:
         display.start("training", steps)
@@ -200,87 +200,12 @@ def train_stage(
     if cache is not None:
         notes.append(f"encoder states in {cache.folder}: {cache.summary()}")
     if processes().is_main_process:
-        epoch = (result.best_step or result.steps) * run.accum_grad_iters // epoch_batches - 1
-        _write_pth(folder / BEST, model, None, config, epoch)
+        best = result.best_step or result.steps
+        epoch = max(0, best * run.accum_grad_iters // epoch_batches - 1)
+        write_pth(folder / BEST, model, None, config, epoch)
         store.save(model.requires_grad_(False), folder / MODEL)
     processes().wait_for_everyone()
     return Stage(result, folder, tuple(notes))
-
-
-def choose_trained(model: Salmonn, section: Mapping[str, Any]) -> None:
-    """Let exactly the parameters require gradients that upstream trains under a section ``model``.
-
-    Connector and LoRA are trained unless frozen; the LLM's own weights never are. The LayerNorms before the
-    Q-Former always are, frozen Q-Former or not.
-    """
-    model.requires_grad_(False)
-    if not section.get("freeze_whisper", True):
-        model.speech_encoder.requires_grad_(True)
-        model.speech_encoder.embed_positions.requires_grad_(False)  # constant sinusoids
-    if not section.get("freeze_beats", True) and model.audio_encoder is not None:
-        model.audio_encoder.requires_grad_(True)
-    model.connector.requires_grad_(True)
-    if section.get("freeze_speech_QFormer", False):
-        model.connector.qformer.requires_grad_(False)
-    if section.get(f"freeze_speech_{upstream_family(section)}_proj", False):
-        model.connector.projection.requires_grad_(False)
-    for name, parameter in model.llm.named_parameters():
-        if ".lora_" in name:
-            parameter.requires_grad_(True)
-
-
-@torch.no_grad()
-def initialise(connector: Connector) -> None:
-    """Fresh weights as upstream's Q-Former has them, which is a BERT: normal of spread 0.02, biases 0."""
-    for module in connector.qformer.modules():
-        if isinstance(module, nn.Linear):
-            module.weight.normal_(std=0.02)
-            module.bias.zero_()
-
-
-def _write_pth(
-    path: Path, model: Salmonn, optimizer: torch.optim.Optimizer | None, config: StageConfig, epoch: int
-) -> None:
-    content = {
-        "model": trained_tensors(model, upstream_family(config.model)),
-        "optimizer": None if optimizer is None else optimizer.state_dict(),
-        "config": json.loads(json.dumps(config.content, default=str)),
-        "scaler": None,
-        "epoch": epoch,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: torch.save(content, file))
-
-
-def _require_same_training(folder: Path, config: StageConfig, writes: bool) -> None:
-    """A folder belongs to one config and one set of clips; a call with another must not go on in it."""
-    now = _flat(config.content)
-    now = {key: value for key, value in now.items() if key not in _FREE and key not in config.ignored}
-    annotation = Path(config.datasets.train_ann_path).read_text(encoding="utf-8")
-    now["the training clips"] = digest(annotation)
-    path = folder / ORIGIN
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if changed:
-            raise DataError(
-                f"{folder} holds a training that differs in {', '.join(changed)}; "
-                f"name another folder, or remove it to begin anew"
-            )
-    elif writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
-        write_whole(path, lambda file: file.write(text.encode()))
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
 
 
 def _states(model: Salmonn, cache: FeatureCache) -> EncoderStates:
@@ -299,11 +224,3 @@ def _precision(run: Run, device: torch.device) -> Literal["no", "bf16", "fp16"]:
     if run.amp is not True:
         return run.amp
     return "fp16" if device.type == "cuda" and not torch.cuda.is_bf16_supported() else "bf16"
-
-
-def _count(model: Salmonn) -> str:
-    counts: dict[str, int] = {}
-    for name, parameter in learned(model).items():
-        part = "LoRA" if ".lora_" in name else name.partition(".")[0]
-        counts[part] = counts.get(part, 0) + parameter.numel()
-    return ", ".join(f"{part} {count / 1e6:.2f} M" for part, count in counts.items()) + " parameters"

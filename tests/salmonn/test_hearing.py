@@ -10,6 +10,7 @@ from torch import Tensor
 
 from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.salmonn.connector import ConnectorConfig
+from audiolm_compress.salmonn.fbank import beats_fbank
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.speech import clip_frames, encode, log_mel
 
@@ -155,3 +156,13 @@ def test_hearing_through_whisper_alone(unpadded: Salmonn, clips: list[Tensor]) -
     unpadded.audio_encoder = None
     assert unpadded.encode_sound(clips) is None
     assert unpadded.token_count(10 * SAMPLE_RATE) == 30
+
+
+def test_spectra_keep_their_32_bits_amid_16_bit_products(small_model: Loader, clips: list[Tensor]) -> None:
+    model = small_model()
+    waveforms = torch.stack([clip[:SAMPLE_RATE] for clip in clips])
+    expected = log_mel(model.feature_extractor, clips, 1500), beats_fbank(waveforms)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = log_mel(model.feature_extractor, clips, 1500), beats_fbank(waveforms)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)

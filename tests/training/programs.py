@@ -21,13 +21,6 @@ import torch._dynamo  # which optimizers load late: here once, and not in every 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from audiolm_compress.data.loading import load_examples
-from audiolm_compress.passes import Gptq
-from audiolm_compress.passes.base import Context
-from audiolm_compress.passes.calibration_loss import calibration_loss
-from audiolm_compress.quantization.linear import QuantizedLinear
-from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.salmonn.upstream import load_upstream
 from audiolm_compress.training import CHECKPOINT, Mean, TrainSettings, train
 from audiolm_compress.training.shards import gather, processes, shard
 
@@ -139,8 +132,14 @@ def launched(folder: Path) -> None:
     processes().destroy_process_group()
 
 
-def quantised() -> tuple[Salmonn, dict[str, float]]:
+def quantised() -> tuple[nn.Module, dict[str, float]]:
     """A model after GPTQ, and its calibration loss before and after."""
+    from audiolm_compress.data.loading import load_examples
+    from audiolm_compress.passes import Gptq
+    from audiolm_compress.passes.base import Context
+    from audiolm_compress.passes.calibration_loss import calibration_loss
+    from audiolm_compress.salmonn.upstream import load_upstream
+
     model = load_upstream(PARITY / "config.yaml")
     clips = load_examples(PARITY / "ann.json", prefix=PARITY / "audio").examples
     clips = [clips[0], clips[1], clips[0]]  # so that shares are unequal
@@ -162,6 +161,8 @@ def calibrated(folder: Path) -> None:
 
 def unpacked(model: nn.Module) -> dict[str, Tensor]:
     """The weights of quantised layers as numbers."""
+    from audiolm_compress.quantization.linear import QuantizedLinear
+
     layers = ((n, m) for n, m in model.named_modules() if isinstance(m, QuantizedLinear))
     return {name: layer.dense().contiguous() for name, layer in layers}
 

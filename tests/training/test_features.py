@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import audiolm_compress
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.training import FeatureCache, digest, fingerprint
 
@@ -116,23 +118,24 @@ def test_unfinished_files_of_killed_processes_go(tmp_path: Path) -> None:
     assert new.exists()
 
 
-def _fill(folder: Path, seed: int) -> None:
-    """Uses the same keys as its neighbour, in another order; the folder holds half of them."""
-    cache = FeatureCache(folder, 10 * (VALUE + 200))
-    for number in torch.randperm(200, generator=torch.Generator().manual_seed(seed)).tolist():
-        assert torch.equal(store(cache, number % 20)["states"], value(number % 20)["states"])
-    assert cache.damaged == 0
+SHARING = """
+import sys, torch
+from audiolm_compress.training.features import FeatureCache, digest
+cache = FeatureCache(sys.argv[1], 10 * 4300)  # holds half of the values
+for number in torch.randperm(400, generator=torch.Generator().manual_seed(int(sys.argv[2]))).tolist():
+    value = {"states": torch.full((1024,), float(number % 20))}
+    assert torch.equal(cache.get(digest(number % 20), lambda: value)["states"], value["states"])
+assert cache.damaged == 0
+"""
 
 
 @pytest.mark.slow
 def test_processes_share_a_folder(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_fill, args=(tmp_path, seed)) for seed in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    root = str(Path(audiolm_compress.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-c", SHARING, str(tmp_path)]
+    workers = [subprocess.Popen([*program, str(seed)], env=environment) for seed in range(2)]
+    assert [worker.wait() for worker in workers] == [0, 0]
     assert stored(tmp_path)
     assert not list(tmp_path.rglob("*.partial"))
 

@@ -27,10 +27,10 @@ from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import AUDIO_FRAME, Prompts
 from audiolm_compress.salmonn.upstream_save import trained_tensors, upstream_name
-from audiolm_compress.training import TrainSettings, train
-from audiolm_compress.training.stage import choose_trained
+from audiolm_compress.training import FeatureCache, TrainSettings, train
 from audiolm_compress.training.stage_config import Optims, stage_config, upstream_rate
-from audiolm_compress.training.stage_data import sampled_around, shuffled
+from audiolm_compress.training.stage_data import EncoderStates, sampled_around, shuffled
+from audiolm_compress.training.stage_model import choose_trained
 
 RUN = {
     "seed": 42,
@@ -109,6 +109,7 @@ def test_both_stages_and_what_they_write(folder: Path, tmp_path: Path) -> None:
     assert sorted(content) == ["config", "epoch", "model", "optimizer", "scaler"]
     assert content["epoch"] == 1
     assert content["config"]["run"]["optims"]["max_epoch"] == 2
+    assert "token" not in content["config"]["model"]
     assert (one / "checkpoint_0.pth").exists()
     best = tensors(one / "checkpoint_best.pth")
     assert best["speech_query_tokens"].shape == (1, 1, 768)  # a fresh Q-Former is a bert-base
@@ -319,6 +320,24 @@ def test_tasks_without_prompts_are_named(folder: Path, tmp_path: Path) -> None:
         DataError, match="no training prompt for task QA, asr; there are some for audiocaption"
     ):
         command(folder / "train.yaml", "--out", tmp_path / "out")
+
+
+def test_cached_states_are_those_of_each_clip_alone(
+    small_model: Callable[[], Salmonn], clips: list[torch.Tensor], tmp_path: Path
+) -> None:
+    model = small_model()
+    for bucket in (None, 1.0):
+        model.bucket_seconds = bucket
+        cache = FeatureCache(tmp_path, 10**8)
+        states = EncoderStates(model, cache)
+        first = states.audio_tokens(clips)
+        with torch.autocast("cpu", torch.bfloat16):
+            states.audio_tokens(clips)
+        again = states.audio_tokens(clips)
+        assert (cache.computed, cache.found) == (2, 4)
+        assert torch.equal(first.embeddings, again.embeddings)
+        for row, mask, clip in zip(first.embeddings, first.mask.bool(), clips, strict=True):
+            torch.testing.assert_close(row[mask], model.encode_audio([clip]).embeddings[0])
 
 
 def test_cached_states_need_frozen_encoders(folder: Path, tmp_path: Path) -> None:
