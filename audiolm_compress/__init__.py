@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import AudioTokenRate as AudioTokenRate
     from audiolm_compress.passes import CachePrompt as CachePrompt
     from audiolm_compress.passes import Cast as Cast
+    from audiolm_compress.passes import DecodeSearch as DecodeSearch
     from audiolm_compress.passes import Distill as Distill
     from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
     from audiolm_compress.passes import Gptq as Gptq
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import LoraRecovery as LoraRecovery
     from audiolm_compress.passes import LowRank as LowRank
     from audiolm_compress.passes import MergeLora as MergeLora
+    from audiolm_compress.passes import PromptSearch as PromptSearch
     from audiolm_compress.passes import PruneWidth as PruneWidth
     from audiolm_compress.passes import QuantizeEmbedding as QuantizeEmbedding
     from audiolm_compress.passes import QuantizeEncoder as QuantizeEncoder
@@ -47,6 +49,7 @@ _HOME = {
     "AudioTokenRate": "passes",
     "CachePrompt": "passes",
     "Cast": "passes",
+    "DecodeSearch": "passes",
     "Distill": "passes",
     "DropAudioEncoder": "passes",
     "Gptq": "passes",
@@ -55,6 +58,7 @@ _HOME = {
     "LowRank": "passes",
     "MergeLora": "passes",
     "Plan": "planner",
+    "PromptSearch": "passes",
     "PruneWidth": "passes",
     "QuantizeEmbedding": "passes",
     "QuantizeEncoder": "passes",

@@ -2,7 +2,8 @@
 
     recipe -> data -> rehearse -> measure -> pass 1 ... pass n -> save -> reload -> measure -> report
 
-What is reported is what was saved and loaded again.
+What is reported is what was saved and loaded again. Where passes have changed prompts or decode settings, the
+baseline is measured once more under those of the candidate (``fair_baseline.py``).
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import torch
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.devices import choose_device
+from audiolm_compress.fair_baseline import fair_baseline
 from audiolm_compress.folders import check_replaceable, whole_folder
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.process import measure
-from audiolm_compress.passes.base import Context, Progress, Silent
+from audiolm_compress.passes.base import Context, Pass, Progress, Silent
+from audiolm_compress.passes.search import Search
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.recipe_steps import at_pass, with_baseline
 from audiolm_compress.rehearsal import rehearse
@@ -30,6 +33,7 @@ from audiolm_compress.report import Report, Step
 from audiolm_compress.report.files import write_report
 from audiolm_compress.run_data import checked_clips, feature_cache, load_calibration, load_training
 from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
 
@@ -89,18 +93,30 @@ def apply_recipe(
     with whole_folder(target, store.is_model_folder) as work:
         before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
         model = load_model(recipe.baseline, device=device)
+        own = Asking.of(model)
         steps = apply_passes(model, recipe, calibration, progress, training.examples)
         progress.start("saving, loading and comparing the two", 1)
         store.write(model, work)
         model = _reload(model, work, calibration)
         after = measure(work, clips, recipe.benchmark, name="candidate", **measuring)
-        report = Report.of(
+        best = searched_for_itself(recipe, calibration, progress, device)
+        against = fair_baseline(
             before,
+            own,
+            Asking.of(model),
+            best,
+            lambda name, asking: measure(
+                recipe.baseline, clips, recipe.benchmark, name=name, asking=asking, **measuring
+            ),
+        )
+        report = Report.of(
+            against.fair,
             replace(after, source=str(target)),
             steps=steps,
             environment=describe_environment(device, recipe.seed),
             goals=recipe.goals,
-            notes=[*training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)],
+            further=against.further,
+            notes=[*against.notes, *training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)],
         )
         write_report(report, recipe, work)
     return Result(model, report, target)
@@ -112,6 +128,7 @@ def apply_passes(
     calibration: Sequence[Example],
     progress: Progress,
     training: Sequence[Example] = (),
+    only: type[Pass] = Pass,
 ) -> list[Step]:
     """Apply the recipe's passes to ``model`` in place, in order; each has its own seed.
 
@@ -121,6 +138,7 @@ def apply_passes(
         calibration: clips that they calibrate on.
         progress: shows a line a pass.
         training: clips that passes which learn get besides; without them they learn from ``calibration``.
+        only: passes of other types are left out; positions and seeds stay.
 
     Raises:
         PassError: a pass is impossible here; says its position and what was done before it.
@@ -133,6 +151,8 @@ def apply_passes(
     steps: list[Step] = []
     with feature_cache(recipe) as features:
         for position, entry in enumerate(recipe.passes, start=1):
+            if not isinstance(entry, only):
+                continue
             begin = time.monotonic()
             progress.start(f"pass {position} of {len(recipe.passes)}: {entry.kind}", 1)
             seed = recipe.seed * 1_000 + position
@@ -144,6 +164,18 @@ def apply_passes(
                     done = entry.apply(model, context)
             steps.append(Step.of(entry, done, time.monotonic() - begin, model.weight_bytes()))
     return steps
+
+
+def searched_for_itself(
+    recipe: Recipe, calibration: Sequence[Example], progress: Progress, device: str
+) -> Asking | None:
+    """What the recipe's searches without its other passes find for the baseline; None if it has none."""
+    if not any(isinstance(entry, Search) for entry in recipe.passes):
+        return None
+    progress.start("searching for the baseline as well", 1)
+    model = load_model(recipe.baseline, device=device)
+    apply_passes(model, recipe, calibration, progress, only=Search)
+    return Asking.of(model)
 
 
 def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Salmonn:

@@ -38,7 +38,8 @@ from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.outline import outline_model
 from audiolm_compress.salmonn.twin import narrow_twin
 
-_CLIPS = 6
+_CLIPS = 6  # at least
+_OF_A_TASK = 3  # at least: searches split the clips of each in three
 _SECONDS = (2.0, 3.0, 2.5)  # of the clips, in turn: batches of mixed lengths are among what can go wrong
 _STRETCHES = range(1, 11)  # of these lengths; Whisper hears no more than 30 s
 _WHISPER_SECONDS = 30.0
@@ -212,9 +213,10 @@ def rehearsal_clips(
         calibration: the run's clips.
         seed: of the noise.
         stretch: how many times as long as 2 to 3 s they are.
-        rounds: how many times 6 there are.
+        rounds: how many times 6 there are, or 3 of each task if these are more.
     """
-    count = _CLIPS * rounds
+    asked = [clip.task for clip in calibration] or [*model.prompts.test, *model.prompts.train]
+    count = max(_CLIPS, _OF_A_TASK * len(set(asked))) * rounds
     if calibration:
         chosen = [calibration[index] for index in in_turn(calibration, count)]
     else:

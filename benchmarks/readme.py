@@ -133,8 +133,8 @@ def _in_units(column: str, value: float) -> str:
 
 def portable(report: dict[str, Any]) -> dict[str, Any]:
     """The report without the folders of the machine it was made on."""
-    for side in ("baseline", "candidate"):
-        for clip in report[side]["clips"]:
+    for side in (report["baseline"], report["candidate"], *report["further"].values()):
+        for clip in side["clips"]:
             clip["path"] = clip["path"].rpartition("audiolm_compress/")[2]
     return report
 

@@ -46,6 +46,7 @@ def test_every_recipe_is_known() -> None:
         "gemma2_smallest",
         "latency_first",
         "llama3_4bit",
+        "prompt_and_decoding",
     ]
     for file in files:
         text = file.read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ from audiolm_compress.measurement.quality import score
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.passes.base import Progress, Silent
+from audiolm_compress.salmonn.asking import Asking
 
 _WORKER = "audiolm_compress.measurement.worker"
 _TAIL = 20  # lines of a broken process's output that are shown
@@ -34,6 +35,7 @@ def measure(
     seed: int = 0,
     name: str = "model",
     allow_missing: bool = False,
+    asking: Asking | None = None,
     progress: Progress | None = None,
 ) -> Measurements:
     """Measure one model in a fresh process and score its answers.
@@ -46,6 +48,7 @@ def measure(
         seed: of the noise, of sampling and of the bootstrap intervals.
         name: what progress and messages call the model, such as ``baseline``.
         allow_missing: see ``load_model``.
+        asking: prompts and decode settings in the place of the model's own.
         progress: where to show the state.
 
     Raises:
@@ -59,6 +62,7 @@ def measure(
         device=device,
         seed=seed,
         allow_missing=allow_missing,
+        asking=asking,
     )
     measured = _run(request, name, progress or Silent())
     scores = score(measured.clips, seed)

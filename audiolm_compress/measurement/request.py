@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
+from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.settings import Settings
 
 
@@ -16,6 +17,7 @@ class Request(Settings):
         device: where the model runs.
         seed: of the noise and of sampling, where the decode settings sample.
         allow_missing: passed on to ``load_model``.
+        asking: prompts and decode settings in the place of the model's own.
     """
 
     source: str
@@ -24,3 +26,4 @@ class Request(Settings):
     device: str
     seed: int
     allow_missing: bool = False
+    asking: Asking | None = None

@@ -74,6 +74,8 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
     meter = PeakMeter(device)
     begin = time.perf_counter()
     model = load_model(request.source, device=request.device, allow_missing=request.allow_missing)
+    if request.asking is not None:
+        request.asking.give(model)
     model.runtime = settings.runtime
     slow_kernels = prepare_modules(model)
     load_seconds = time.perf_counter() - begin

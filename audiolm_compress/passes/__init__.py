@@ -10,6 +10,7 @@ from audiolm_compress.passes.audio_token_rate import AudioTokenRate
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.passes.cache_prompt import CachePrompt
 from audiolm_compress.passes.cast import Cast
+from audiolm_compress.passes.decode_search import DecodeSearch
 from audiolm_compress.passes.distill import Distill
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
 from audiolm_compress.passes.gptq import Gptq
@@ -17,6 +18,7 @@ from audiolm_compress.passes.layer_drop import LayerDrop
 from audiolm_compress.passes.lora_recovery import LoraRecovery
 from audiolm_compress.passes.low_rank import LowRank
 from audiolm_compress.passes.merge_lora import MergeLora
+from audiolm_compress.passes.prompt_search import PromptSearch
 from audiolm_compress.passes.prune_width import PruneWidth
 from audiolm_compress.passes.quantize_embedding import QuantizeEmbedding
 from audiolm_compress.passes.quantize_encoder import QuantizeEncoder
@@ -40,7 +42,9 @@ AnyPass = Annotated[
     | LowRank
     | Distill
     | LoraRecovery
-    | ScaleRecovery,
+    | ScaleRecovery
+    | PromptSearch
+    | DecodeSearch,
     Field(discriminator="kind"),
 ]
 PASSES: tuple[type[Pass], ...] = (
@@ -60,6 +64,8 @@ PASSES: tuple[type[Pass], ...] = (
     Distill,
     LoraRecovery,
     ScaleRecovery,
+    PromptSearch,
+    DecodeSearch,
 )
 
 __all__ = [
@@ -68,6 +74,7 @@ __all__ = [
     "AudioTokenRate",
     "CachePrompt",
     "Cast",
+    "DecodeSearch",
     "Distill",
     "DropAudioEncoder",
     "Gptq",
@@ -75,6 +82,7 @@ __all__ = [
     "LoraRecovery",
     "LowRank",
     "MergeLora",
+    "PromptSearch",
     "PruneWidth",
     "QuantizeEmbedding",
     "QuantizeEncoder",

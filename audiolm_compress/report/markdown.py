@@ -28,7 +28,12 @@ def render(report: Report) -> str:
         "## Latency in ms, median (5 % to 95 %)",
         table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
         "## How it was measured",
-        bullets(rows.notes(baseline, candidate, report.differences, report.steps, report.notes)),
+        bullets(
+            [
+                *rows.notes(baseline, candidate, report.differences, report.steps, report.notes),
+                *rows.further_lines(report.further, candidate),
+            ]
+        ),
     ]
     if report.goals:
         sections += ["## Goals", bullets(map(rows.goal_line, report.goals))]
@@ -69,7 +74,10 @@ The licence and the limits of the baseline apply to this model as well.
 def main_table(report: Report) -> str:
     """Both models, the change and how sure it is."""
     body = [
-        rows.main_row("baseline", report.baseline),
+        *(
+            rows.main_row(name, side)
+            for name, side in {"baseline": report.baseline, **report.further}.items()
+        ),
         rows.main_row("candidate", report.candidate),
         rows.change_row(report.baseline, report.candidate, report.differences),
         rows.noise_row(report.differences),

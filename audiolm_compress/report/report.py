@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from audiolm_compress.measurement.measurements import Measurements
@@ -31,6 +31,7 @@ class Report:
         differences: score -> paired comparison with its interval.
         goals: what was asked for and whether it was reached.
         notes: on the run as a whole.
+        further: the baseline under other prompts or decode settings, by name; for the reader, not for goals.
     """
 
     baseline: Measurements
@@ -40,6 +41,7 @@ class Report:
     differences: Mapping[str, PairedResult]
     goals: Sequence[Goal]
     notes: Sequence[str] = ()
+    further: Mapping[str, Measurements] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,6 +53,7 @@ class Report:
         environment: Mapping[str, Any],
         goals: Goals | None = None,
         notes: Sequence[str] = (),
+        further: Mapping[str, Measurements] | None = None,
     ) -> Report:
         """Compare two measured models.
 
@@ -59,7 +62,16 @@ class Report:
         """
         found = differences(baseline, candidate)
         judged = judge(goals or Goals(), baseline, candidate, found)
-        return cls(baseline, candidate, tuple(steps), environment, found, tuple(judged), tuple(notes))
+        return cls(
+            baseline,
+            candidate,
+            tuple(steps),
+            environment,
+            found,
+            tuple(judged),
+            tuple(notes),
+            dict(further or {}),
+        )
 
     @property
     def goals_met(self) -> bool:
@@ -76,6 +88,7 @@ class Report:
             "differences": {score: asdict(found) for score, found in self.differences.items()},
             "goals": [asdict(goal) for goal in self.goals],
             "notes": list(self.notes),
+            "further": {name: side.to_dict() for name, side in self.further.items()},
         }
         return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -91,6 +104,7 @@ class Report:
             differences={score: _paired(found) for score, found in content["differences"].items()},
             goals=tuple(Goal(**goal) for goal in content["goals"]),
             notes=tuple(content.get("notes", ())),
+            further={name: Measurements.from_dict(side) for name, side in content.get("further", {}).items()},
         )
 
     def table(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from audiolm_compress.measurement.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
+from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, differences
 from audiolm_compress.report.goals import Goal
 from audiolm_compress.report.step import Step
 
@@ -62,6 +62,15 @@ def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
             f"{result.clips} clips: {verdict}"
         )
     return lines
+
+
+def further_lines(further: Mapping[str, Measurements], candidate: Measurements) -> list[str]:
+    """The candidate against the baseline's other columns, which no goal looks at."""
+    return [
+        f"candidate against {name}: {line}"
+        for name, side in further.items()
+        for line in noise_lines(differences(side, candidate))
+    ]
 
 
 def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:

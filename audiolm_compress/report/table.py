@@ -20,7 +20,8 @@ def render(report: Report) -> RenderableType:
     """Main figures first, then where they come from, then what a reader must know."""
     baseline, candidate = report.baseline, report.candidate
     main = table("Comparison", rows.HEADER)
-    main.add_row(*rows.main_row("baseline", baseline))
+    for name, side in {"baseline": baseline, **report.further}.items():
+        main.add_row(*rows.main_row(name, side))
     main.add_row(*rows.main_row("candidate", candidate), end_section=True)
     main.add_row(*rows.change_row(baseline, candidate, report.differences))
     main.add_row(*rows.noise_row(report.differences))
@@ -31,6 +32,7 @@ def render(report: Report) -> RenderableType:
     for row in rows.latency_rows(baseline, candidate):
         latency.add_row(*row)
     lines = rows.notes(baseline, candidate, report.differences, report.steps, report.notes)
+    lines += rows.further_lines(report.further, candidate)
     shown: list[RenderableType] = [main, parts, latency]
     if report.steps:
         shown.append(_steps(report))

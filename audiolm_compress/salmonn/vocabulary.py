@@ -86,7 +86,7 @@ def prompt_texts(model: Salmonn) -> list[str]:
     """Every text that the model's prompts put before or after the audio, and its end symbols."""
     prompts = model.prompts
     around = [prompts.around("", "")]  # the frame of a user's own words
-    around += [prompts.around(task, text) for task, text in prompts.test.items()]
+    around += [prompts.around(task, None, "{}") for task in prompts.test]
     around += [prompts.around(task, text) for task, many in prompts.train.items() for text in many]
     ends = {model.end_symbol, *(settings.end_sym for settings in model.decode.values())}
     return [text for pair in around for text in pair] + sorted(ends)

@@ -19,6 +19,8 @@ from audiolm_compress.measurement.process import measure
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.measurement.worker import Reporter, measure_here
+from audiolm_compress.salmonn.asking import Asking
+from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.model import Salmonn
 
 SETTINGS = BenchmarkSettings.model_validate(
@@ -84,6 +86,29 @@ def test_measuring_here(source: str, annotation: Path, small_model: Callable[[st
     messages = [json.loads(line) for line in stream.getvalue().splitlines()]
     totals = [message["total"] for message in messages if "start" in message]
     assert sum(totals) == sum(message.get("advance", 0) for message in messages) == 1 + 2 + 4 + 1
+
+
+def test_measuring_as_another_model_is_asked(
+    source: str, annotation: Path, small_model: Callable[[str], Salmonn]
+) -> None:
+    """Prompts and decode settings travel with the request, as JSON, and take the place of the model's own."""
+    model = small_model("llama")
+    model.prompts = model.prompts.worded(["asr"], "Say: {}", "<SpeechHere> what?")
+    model.decode = {"default": DecodeSettings(max_new_tokens=3, num_beams=1)}
+    request = Request(
+        source=source,
+        clips=ClipSource(test=(str(annotation),)),
+        settings=SETTINGS.model_copy(update={"decode": {}}),
+        device="cpu",
+        seed=0,
+        asking=Asking.of(model),
+    )
+    read = Request.model_validate_json(request.model_dump_json())
+    assert read == request
+    found = measure_here(read, Reporter(io.StringIO()))
+    assert found.decode["asr"] == model.decode["default"].model_dump()
+    waveform = torch.from_numpy(soundfile.read(annotation.parent / "2.wav", dtype="float32")[0])
+    assert found.clips[2].text == model.generate([waveform], "asr")[0]
 
 
 @pytest.mark.slow

@@ -54,6 +54,22 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "steps": 1,
         "losses": TEXT,
     },
+    # Random models answer nothing well, so cheapness decides; the two clips that confirm it give p = 1/4.
+    "prompt_search": {
+        "candidates": 3,
+        "finalists": 1,
+        "fewest_clips": 4,
+        "confidence": 0.75,
+        "length_penalty": {"wer": 9.0, "cider_d": 9.0},
+    },
+    "decode_search": {
+        "num_beams": [1],
+        "candidates": 3,
+        "finalists": 1,
+        "fewest_clips": 4,
+        "confidence": 0.75,
+        "latency_weight": {"wer": 9.0, "cider_d": 9.0},
+    },
     "vocab_trim": {"check_clips": 2},
 }
 KINDS = [pass_class.model_fields["kind"].default for pass_class in PASSES]

@@ -108,8 +108,9 @@ def test_results_of_before_have_no_times_in_transformers(measured: Measured) -> 
 
 def test_a_narrow_terminal_cuts_no_figure(measured: Measured) -> None:
     console = Console(width=80, color_system=None)
+    shown = replace(report(measured), further={"own settings": measured(), "own best": measured()})
     with console.capture() as captured:
-        console.print(report(measured))
+        console.print(shown)
     assert "…" not in captured.get()
 
 
@@ -156,6 +157,33 @@ def test_a_model_without_a_kind_of_clips_is_shown_without_its_score(measured: Me
     assert shown.differences.keys() == {"wer"}
     assert "SPICE" not in shown.table()
     assert "n/a" in shown.table()
+
+
+def test_the_baseline_under_other_settings_is_shown_and_judges_nothing(measured: Measured) -> None:
+    """Columns for the reader: goals and differences are those against the fair baseline."""
+    worse, better = measured(errors=(2, 2, 3, 2)), measured(errors=(0, 0, 0, 0))
+    further = {"own settings": worse, "own best": better}
+    goals = Goals(wer_increase=0.0)
+    found = Report.of(measured(), measured(), environment=ENVIRONMENT, goals=goals, further=further)
+    assert found.goals_met and found.differences["wer"].difference == 0.0
+    table = found.table()
+    main = [line.split() for line in table.splitlines() if line.strip()]
+    rows = {" ".join(cells[:-8]) or cells[0]: cells for cells in main if "SPICE" in cells}
+    assert [cells[-3 - 1] for cells in rows.values()][:4] == ["0.1000", "0.2250", "0.0000", "0.1000"]
+    assert max(map(len, table.splitlines())) <= 110
+    for text in (" ".join(table.split()), found.to_markdown()):
+        assert "candidate against own settings: WER -0.1250" in text
+        assert "candidate against own best: WER +0.1000" in text
+    assert "| own best | 4.00 |" in found.to_markdown()
+    written = found.to_json()
+    assert Report.from_json(written).further == further
+    assert Report.from_json(written).to_json() == written
+
+
+def test_results_of_before_know_no_further_columns(measured: Measured) -> None:
+    content = json.loads(report(measured).to_json())
+    del content["further"]
+    assert Report.from_json(json.dumps(content)).further == {}
 
 
 def test_markdown_escapes_what_models_say(measured: Measured) -> None:
