@@ -104,12 +104,14 @@ class DataSettings(Settings):
 
 
 class Goals(Settings):
-    """What the candidate must reach; ratios are candidate / baseline, so smaller is better.
+    """What the candidate must reach; ratios are candidate / baseline, so smaller is better; GiB are its own.
 
     ``noise`` as a limit of a score: the candidate may be worse only by what chance explains, that is, the
     95 % interval of the paired difference must contain zero or lie on the better side.
     """
 
+    weights_gib: float | None = Field(None, gt=0, description="GiB of weights: at most this")
+    peak_memory_gib: float | None = Field(None, gt=0, description="GiB of peak memory: at most this")
     weight_ratio: float | None = Field(None, gt=0, description="bytes of weights: at most this ratio")
     peak_memory_ratio: float | None = Field(None, gt=0, description="peak memory: at most this ratio")
     ttft_ratio: float | None = Field(None, gt=0, description="time to the first token: at most this ratio")
@@ -117,6 +119,10 @@ class Goals(Settings):
     wer_increase: Limit = Field(None, description="word error rate: at most this much higher, or `noise`")
     cider_d_decrease: Limit = Field(None, description="CIDEr-D: at most this much lower, or `noise`")
     spider_decrease: Limit = Field(None, description="SPIDEr: at most this much lower, or `noise`")
+    aac_decrease: Limit = Field(
+        None,
+        description="SPIDEr, or CIDEr-D without SPICE: at most this much lower, or `noise`",
+    )
 
 
 class Recipe(Settings):
