@@ -80,7 +80,7 @@ goals: {weight_ratio: small}
     assert str(tmp_path / "nowhere.json") in found["line 3, data.test.1"]
     assert "did you mean 'merge_lora'?" in found["line 5, passes.0.pass"]
     assert "quantize_embedding" in found["line 5, passes.0.pass"]
-    assert "found 5; expected 2, 3, 4 or 8" in found["line 6, passes.1.bits"]
+    assert "found 5; expected 2, 3, 4, 8 or 'auto'" in found["line 6, passes.1.bits"]
     assert "did you mean 'group_size'?" in found["line 6, passes.1.gruop_size"]
     assert "found 'small'; expected a number" in found["line 7, goals.weight_ratio"]
 
