@@ -31,7 +31,8 @@ from audiolm_compress.errors import RecipeError
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Pass
-from audiolm_compress.recipe_errors import explain
+from audiolm_compress.recipe_choices import decided, find_choices, take_switches, undecided
+from audiolm_compress.recipe_errors import explain, written_path
 from audiolm_compress.recipe_source import Source
 from audiolm_compress.settings import Settings, existing_file, resolve
 
@@ -125,6 +126,21 @@ class Goals(Settings):
     )
 
 
+Objective = Literal["weights", "peak_memory", "ttft", "tpot", "wer", "aac", "cider_d", "spider"]
+
+
+class SearchSettings(Settings):
+    """What ``audiolm-compress search`` looks for; ``run`` does not read it."""
+
+    objectives: tuple[Objective, ...] = Field(
+        ("weights", "ttft", "tpot", "wer", "aac"),
+        min_length=1,
+        description="what trials are compared by; of those that meet the goals, the first decides. `aac`: "
+        "SPIDEr, CIDEr-D without SPICE",
+    )
+    trials: int = Field(24, ge=1, description="configurations to measure, by all processes together")
+
+
 class Recipe(Settings):
     """One way from a baseline to a smaller model."""
 
@@ -140,6 +156,7 @@ class Recipe(Settings):
     passes: tuple[AnyPass, ...] = Field(min_length=1, description="what is done, in this order")
     benchmark: BenchmarkSettings = Field(BenchmarkSettings(), description="how both are measured")
     goals: Goals = Field(Goals(), description="what the candidate must reach")
+    search: SearchSettings = Field(SearchSettings(), description="what a search over choices looks for")
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; it reads back as an equal recipe."""
@@ -168,10 +185,40 @@ def load_recipe(
         if not overrides:
             return source
         source = source.model_dump(mode="json", by_alias=True)
+    entries = read_entries(source, overrides)
+    choices, _ = find_choices(entries)
+    usual = decided(entries, {choice: choice.options[0] for choice in choices})
+    usual.complaints += [undecided(choice) for choice in choices]
+    return checked_recipe(usual, _schema(extra_passes))
+
+
+def read_entries(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Source:
+    """The entries of a recipe, not yet checked, with what is wrong with its choices among the complaints.
+
+    Raises:
+        RecipeError: the file cannot be read, or an override cannot be applied.
+    """
     entries = Source.of_mapping(source) if isinstance(source, Mapping) else Source.of_file(Path(source))
     for override in overrides:
         entries.set(override)
-    return _checked(_schema(extra_passes), entries)
+    entries.complaints += find_choices(entries)[1]
+    return entries
+
+
+def checked_recipe(entries: Source, schema: type[Recipe] = Recipe) -> Recipe:
+    """The recipe that ``entries`` without choices are; passes that are switched off are checked and left out.
+
+    Raises:
+        RecipeError: all errors at once.
+    """
+    entries = decided(entries, {})
+    on = take_switches(entries)
+    recipe = _checked(schema, entries)
+    if not any(on):
+        raise RecipeError(f"{entries.label}: every pass is switched off; leave one on")
+    return recipe.model_copy(
+        update={"passes": tuple(entry for entry, kept in zip(recipe.passes, on, strict=True) if kept)}
+    )
 
 
 def data_settings(**entries: Any) -> DataSettings:
@@ -189,6 +236,12 @@ def _checked(schema: type[Checked], entries: Source) -> Checked:
     except ValidationError as error:
         # a list counts as too short also where its entries are wrong: those are reported already
         errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
+        malformed = [path for path, _ in find_choices(entries)[1]]  # complained about already
+        errors = [
+            e
+            for e in errors
+            if not any(written_path(entries.content, e)[: len(path)] == path for path in malformed)
+        ]
         raise RecipeError(explain(entries, schema, errors)) from None
     if entries.complaints:
         raise RecipeError(explain(entries, schema, []))
