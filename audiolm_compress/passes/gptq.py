@@ -30,7 +30,7 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.gptq_report import gptq_report
 from audiolm_compress.passes.gptq_schemes import Bits, GroupSize, Override, scheme_of, stored_scheme
-from audiolm_compress.passes.mixed_precision import Allocation, Open, assume, choose
+from audiolm_compress.passes.mixed_precision import Allocation, Measuring, Open, assume, choose
 from audiolm_compress.passes.part_calibration import calibration_positions, evaluating, part_calibration
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch, empty_linear
@@ -132,8 +132,7 @@ class Gptq(Pass):
             raise PassError("gptq: no calibration clips; give calibration data")
         chosen: Allocation | None = None
         if self.average_bits is not None:
-            left_open, clips = self._left_open(targets), self.sensitivity_clips
-            chosen = choose(model, left_open, self.average_bits, clips, self.batch_size, context)
+            chosen = choose(model, self._left_open(targets), self._measuring(self.average_bits), context)
         schemes = self._schemes(targets, chosen)
         before = sum(model.weight_bytes().values())
         layers: list[Layer] = []
@@ -200,8 +199,7 @@ class Gptq(Pass):
         targets, _ = self._targets(sketch.model)
         assumed: Allocation | None = None
         if self.average_bits is not None:
-            left_open, clips = self._left_open(targets), self.sensitivity_clips
-            assumed = assume(sketch, left_open, self.average_bits, clips)
+            assumed = assume(sketch, self._left_open(targets), self._measuring(self.average_bits))
         schemes = self._schemes(targets, assumed)
         warnings: Counter[str] = Counter()
         for part, linears in targets.items():
@@ -263,6 +261,9 @@ class Gptq(Pass):
         if not found:
             raise PassError("gptq: bits: auto, but overrides settle every layer; give bits in its place")
         return found
+
+    def _measuring(self, average: float) -> Measuring:
+        return Measuring(average, self.sensitivity_clips, self.batch_size, self.act_order, self.damping)
 
     @property
     def _least(self) -> int:

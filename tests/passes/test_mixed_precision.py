@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
+from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, PassReport
 from audiolm_compress.passes.gptq import Gptq
-from audiolm_compress.passes.mixed_precision import choose, rounded
+from audiolm_compress.passes.mixed_precision import Measuring, choose
 from audiolm_compress.planning.layers import file_bytes
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization import QuantizedLinear, Scheme
+from audiolm_compress.quantization.gptq import Hessian, quantize_gptq
+from audiolm_compress.quantization.grids import dequantize
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.outline import outline_model
 
 SmallModel = Callable[..., Salmonn]
+SCHEME = Scheme(2, 32)
 AUTO = {"bits": "auto", "average_bits": 3.5, "group_size": 32, "sensitivity_clips": 2}
 
 
@@ -67,25 +72,40 @@ def test_what_is_chosen_costs_no_more_than_one_width_for_all(
     )
 
 
+def read_by(model: Salmonn, linear: nn.Linear, examples: Sequence[Example]) -> torch.Tensor:
+    """Mean x x^T over what the layer reads in whole forward passes, padding left out."""
+    seen = Hessian(linear.in_features)
+    read: list[torch.Tensor] = []
+    handle = linear.register_forward_pre_hook(lambda _, args: read.append(args[0]))
+    for start in range(0, len(examples), 2):
+        inputs = model.prepare_training(examples[start : start + 2])
+        model.score(inputs)
+        rows = read.pop()
+        seen.add(rows[inputs.mask.bool()] if rows.shape[:2] == inputs.mask.shape else rows.flatten(0, -2))
+    handle.remove()
+    return seen.matrix
+
+
 @pytest.mark.parametrize("name", ["llm.model.layers.0.mlp.up_proj", "speech_encoder.layers.0.fc1"])
 def test_measuring_leaves_the_model_as_it_was(small_model: SmallModel, context: Context, name: str) -> None:
-    """A sensitivity is the divergence that the rounded layer really causes, in the LLM or before it."""
+    """A sensitivity is the divergence that the quantised layer really causes, in the LLM or before it."""
     model = small_model("llama")
     (name,) = [
         full for full, _ in model.named_modules() if full.replace(".base_model.model.", ".", 1) == name
     ]
     linear = model.get_submodule(name)
-    assert isinstance(linear, torch.nn.Linear)
+    assert isinstance(linear, nn.Linear)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    schemes = [Scheme(2, 32), Scheme(8, 32)]
-    found = choose(model, {name: (linear, schemes)}, 2.0, 2, 2, context)
+    layers = {name: (linear, [SCHEME, Scheme(8, 32)])}
+    found = choose(model, layers, Measuring(2.0, 2, 2, True, 0.01), context)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     inputs = model.eval().prepare_training(context.calibration[:2])
     assert inputs.labels is not None
     kept = inputs.labels[:, 1:] != -100
     with torch.no_grad():
         usual = model.score(inputs)[:, :-1][kept].softmax(-1).double()
-        linear.weight.copy_(rounded(linear.weight, Scheme(2, 32)))
+        solved = quantize_gptq(linear.weight, read_by(model, linear, context.calibration), SCHEME)
+        linear.weight.copy_(dequantize(solved.codes, solved.grid, SCHEME))
         now = model.score(model.prepare_training(context.calibration[:2]))[:, :-1][kept].softmax(-1).double()
     expected = (usual * (usual / now).log()).sum(-1).mean()
     assert found.sensitivity[name][2] == pytest.approx(float(expected), rel=1e-3)
