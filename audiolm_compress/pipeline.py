@@ -20,6 +20,7 @@ from audiolm_compress.data.example import Example
 from audiolm_compress.devices import choose_device
 from audiolm_compress.folders import check_replaceable, whole_folder
 from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.measurement.process import measure
 from audiolm_compress.passes.base import Context, Progress, Silent
 from audiolm_compress.recipe import Recipe, load_recipe
@@ -57,6 +58,7 @@ def apply_recipe(
     device: str | None = None,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
+    before: Measurements | None = None,
 ) -> Result:
     """Make a smaller model by a recipe, and measure what that cost.
 
@@ -68,6 +70,8 @@ def apply_recipe(
         device: where both models run; default: cuda if there is one.
         overrides: changes to the recipe, such as ``passes.1.bits=3``.
         progress: where to show the state of the run.
+        before: measurements of the baseline, if it was measured on this machine by the same settings already,
+            as for the trials of a search.
 
     Raises:
         AudioLMError: recipe, baseline, data or a pass cannot be used; nothing is written then.
@@ -84,9 +88,13 @@ def apply_recipe(
     calibration = load_calibration(recipe, progress)
     clips = checked_clips(recipe, progress)
     rehearsed = rehearse(recipe, calibration, progress)
+    notes = [f"rehearsal: {note}" for note in rehearsed.notes]
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with whole_folder(target, store.is_model_folder) as work:
-        before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
+        if before is None:
+            before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
+        else:
+            notes.append("the baseline was measured before this run, on the same machine")
         model = load_model(recipe.baseline, device=device)
         steps = apply_passes(model, recipe, calibration, progress)
         progress.start("saving, loading and comparing the two", 1)
@@ -99,7 +107,7 @@ def apply_recipe(
             steps=steps,
             environment=describe_environment(device, recipe.seed),
             goals=recipe.goals,
-            notes=[f"rehearsal: {note}" for note in rehearsed.notes],
+            notes=notes,
         )
         write_report(report, recipe, work)
     return Result(model, report, target)

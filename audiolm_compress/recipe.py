@@ -179,7 +179,8 @@ def load_recipe(
     Relative paths start at the recipe file's folder (of a mapping: at the working directory).
 
     Raises:
-        RecipeError: all errors at once, each with its place, what was found and what is allowed.
+        RecipeError: all errors at once, each with its place, what was found and what is allowed; values that
+            the recipe leaves open (`recipe_choices.py`) are among them.
     """
     if isinstance(source, Recipe):
         if not overrides:
