@@ -22,6 +22,7 @@ from audiolm_compress.devices import choose_device
 from audiolm_compress.fair_baseline import fair_baseline
 from audiolm_compress.folders import check_replaceable, whole_folder
 from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.measurement.process import measure
 from audiolm_compress.passes.base import Context, Pass, Progress, Silent
 from audiolm_compress.passes.search import Search
@@ -61,6 +62,7 @@ def apply_recipe(
     device: str | None = None,
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
+    before: Measurements | None = None,
 ) -> Result:
     """Make a smaller model by a recipe, and measure what that cost.
 
@@ -72,6 +74,8 @@ def apply_recipe(
         device: where both models run; default: cuda if there is one.
         overrides: changes to the recipe, such as ``passes.1.bits=3``.
         progress: where to show the state of the run.
+        before: measurements of the baseline, if it was measured on this machine by the same settings already,
+            as for the trials of a search.
 
     Raises:
         AudioLMError: recipe, baseline, data or a pass cannot be used; nothing is written then.
@@ -89,9 +93,13 @@ def apply_recipe(
     training = load_training(recipe, progress)
     clips = checked_clips(recipe, progress)
     rehearsed = rehearse(recipe, calibration, progress, training.examples)
+    notes = [*training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)]
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with whole_folder(target, store.is_model_folder) as work:
-        before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
+        if before is None:
+            before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
+        else:
+            notes.append("the baseline was measured before this run, on the same machine")
         model = load_model(recipe.baseline, device=device)
         own = Asking.of(model)
         steps = apply_passes(model, recipe, calibration, progress, training.examples)
@@ -116,7 +124,7 @@ def apply_recipe(
             environment=describe_environment(device, recipe.seed),
             goals=recipe.goals,
             further=against.further,
-            notes=[*against.notes, *training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)],
+            notes=[*against.notes, *notes],
         )
         write_report(report, recipe, work)
     return Result(model, report, target)

@@ -31,7 +31,8 @@ from audiolm_compress.errors import RecipeError
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Pass
-from audiolm_compress.recipe_errors import explain
+from audiolm_compress.recipe_choices import decided, find_choices, take_switches, undecided
+from audiolm_compress.recipe_errors import explain, written_path
 from audiolm_compress.recipe_source import Source
 from audiolm_compress.settings import Settings, existing_file, resolve
 
@@ -136,12 +137,14 @@ class DataSettings(Settings):
 
 
 class Goals(Settings):
-    """What the candidate must reach; ratios are candidate / baseline, so smaller is better.
+    """What the candidate must reach; ratios are candidate / baseline, so smaller is better; GiB are its own.
 
     ``noise`` as a limit of a score: the candidate may be worse only by what chance explains, that is, the
     95 % interval of the paired difference must contain zero or lie on the better side.
     """
 
+    weights_gib: float | None = Field(None, gt=0, description="GiB of weights: at most this")
+    peak_memory_gib: float | None = Field(None, gt=0, description="GiB of peak memory: at most this")
     weight_ratio: float | None = Field(None, gt=0, description="bytes of weights: at most this ratio")
     peak_memory_ratio: float | None = Field(None, gt=0, description="peak memory: at most this ratio")
     ttft_ratio: float | None = Field(None, gt=0, description="time to the first token: at most this ratio")
@@ -149,6 +152,25 @@ class Goals(Settings):
     wer_increase: Limit = Field(None, description="word error rate: at most this much higher, or `noise`")
     cider_d_decrease: Limit = Field(None, description="CIDEr-D: at most this much lower, or `noise`")
     spider_decrease: Limit = Field(None, description="SPIDEr: at most this much lower, or `noise`")
+    aac_decrease: Limit = Field(
+        None,
+        description="SPIDEr, or CIDEr-D without SPICE: at most this much lower, or `noise`",
+    )
+
+
+Objective = Literal["weights", "peak_memory", "ttft", "tpot", "wer", "aac", "cider_d", "spider"]
+
+
+class SearchSettings(Settings):
+    """What ``audiolm-compress search`` looks for; ``run`` does not read it."""
+
+    objectives: tuple[Objective, ...] = Field(
+        ("weights", "ttft", "tpot", "wer", "aac"),
+        min_length=1,
+        description="what trials are compared by; of those that meet the goals, the first decides. `aac`: "
+        "SPIDEr, CIDEr-D without SPICE",
+    )
+    trials: int = Field(24, ge=1, description="configurations to measure, by all processes together")
 
 
 class Recipe(Settings):
@@ -166,6 +188,7 @@ class Recipe(Settings):
     passes: tuple[AnyPass, ...] = Field(min_length=1, description="what is done, in this order")
     benchmark: BenchmarkSettings = Field(BenchmarkSettings(), description="how both are measured")
     goals: Goals = Field(Goals(), description="what the candidate must reach")
+    search: SearchSettings = Field(SearchSettings(), description="what a search over choices looks for")
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; it reads back as an equal recipe."""
@@ -188,16 +211,47 @@ def load_recipe(
     Relative paths start at the recipe file's folder (of a mapping: at the working directory).
 
     Raises:
-        RecipeError: all errors at once, each with its place, what was found and what is allowed.
+        RecipeError: all errors at once, each with its place, what was found and what is allowed; values that
+            the recipe leaves open (`recipe_choices.py`) are among them.
     """
     if isinstance(source, Recipe):
         if not overrides:
             return source
         source = source.model_dump(mode="json", by_alias=True)
+    entries = read_entries(source, overrides)
+    choices, _ = find_choices(entries)
+    usual = decided(entries, {choice: choice.options[0] for choice in choices})
+    usual.complaints += [undecided(choice) for choice in choices]
+    return checked_recipe(usual, _schema(extra_passes))
+
+
+def read_entries(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Source:
+    """The entries of a recipe, not yet checked, with what is wrong with its choices among the complaints.
+
+    Raises:
+        RecipeError: the file cannot be read, or an override cannot be applied.
+    """
     entries = Source.of_mapping(source) if isinstance(source, Mapping) else Source.of_file(Path(source))
     for override in overrides:
         entries.set(override)
-    return _checked(_schema(extra_passes), entries)
+    entries.complaints += find_choices(entries)[1]
+    return entries
+
+
+def checked_recipe(entries: Source, schema: type[Recipe] = Recipe) -> Recipe:
+    """The recipe that ``entries`` without choices are; passes that are switched off are checked and left out.
+
+    Raises:
+        RecipeError: all errors at once.
+    """
+    entries = decided(entries, {})
+    on = take_switches(entries)
+    recipe = _checked(schema, entries)
+    if not any(on):
+        raise RecipeError(f"{entries.label}: every pass is switched off; leave one on")
+    return recipe.model_copy(
+        update={"passes": tuple(entry for entry, kept in zip(recipe.passes, on, strict=True) if kept)}
+    )
 
 
 def data_settings(**entries: Any) -> DataSettings:
@@ -215,6 +269,12 @@ def _checked(schema: type[Checked], entries: Source) -> Checked:
     except ValidationError as error:
         # a list counts as too short also where its entries are wrong: those are reported already
         errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]
+        malformed = [path for path, _ in find_choices(entries)[1]]  # complained about already
+        errors = [
+            e
+            for e in errors
+            if not any(written_path(entries.content, e)[: len(path)] == path for path in malformed)
+        ]
         raise RecipeError(explain(entries, schema, errors)) from None
     if entries.complaints:
         raise RecipeError(explain(entries, schema, []))

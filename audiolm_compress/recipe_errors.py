@@ -19,7 +19,7 @@ def explain(source: Source, schema: type[BaseModel], errors: Sequence[Mapping[st
     for error in errors:
         statement, expected = _message(schema, error)
         # the members of a union complain one by one: gathered, they are what is allowed
-        allowed = found.setdefault((_written_path(source.content, error), statement), [])
+        allowed = found.setdefault((written_path(source.content, error), statement), [])
         if expected and expected not in allowed:
             allowed.append(expected)
     lines = [
@@ -38,7 +38,7 @@ def _place(source: Source, path: KeyPath) -> str:
     return ""
 
 
-def _written_path(content: Any, error: Mapping[str, Any]) -> KeyPath:
+def written_path(content: Any, error: Mapping[str, Any]) -> KeyPath:
     """The location without what only pydantic knows of: tags and members of unions."""
     path: list[str | int] = []
     for part in error["loc"]:

@@ -53,7 +53,7 @@ def test_passes_are_described_by_themselves(capsys: pytest.CaptureFixture[str]) 
             assert name == "kind" or f"  {name} (" in shown
             assert name == "kind" or field.description, f"{model.__name__}.{name} has no description"
     assert _run(["passes", "gptq"]) == 0
-    assert "  bits (2 | 3 | 4 | 8; default 4)" in capsys.readouterr().out
+    assert "  bits (2 | 3 | 4 | 8 | auto; default 4)" in capsys.readouterr().out
     assert "unknown pass 'gtpq'" in failure(capsys, "passes", "gtpq")
 
 
@@ -62,7 +62,7 @@ def test_passes_are_described_by_themselves(capsys: pytest.CaptureFixture[str]) 
     [
         ("passes: [{pass: merge_lore}]", "did you mean 'merge_lora'?"),
         ("passes: [{pass: gptq, bit: 4}]", "did you mean 'bits'?"),
-        ("passes: [{pass: gptq, bits: four}]", "expected 2, 3, 4 or 8"),
+        ("passes: [{pass: gptq, bits: four}]", "expected 2, 3, 4, 8 or 'auto'"),
         ("passes: []", "passes: is empty"),
         (RECIPE + "goals: {weight_ratio: half}", "goals.weight_ratio: found 'half'; expected a number"),
         (RECIPE + "data: {test: gone.json}", "no such file"),

@@ -21,9 +21,10 @@ LAYERS = (
     {"salmonn"},
     {"training", "planning"},
     {"passes", "measurement"},
-    {"recipe", "recipe_source", "recipe_errors", "recipe_steps"},
+    {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_steps"},
     {"report"},
     {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"},
+    {"search"},
     {"cli"},
     {"__main__"},
 )

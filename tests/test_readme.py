@@ -72,7 +72,8 @@ def test_figures_come_from_result_files(script: ModuleType) -> None:
 
 def test_headers_of_recipes_say_what_was_measured(script: ModuleType) -> None:
     measured = json.loads((ROOT / "benchmarks/results/recipes_tiny.json").read_text(encoding="utf-8"))
-    assert measured.keys() == {file.stem for file in (ROOT / "recipes").glob("*.yaml")}
+    names = {file.stem for file in (ROOT / "recipes").glob("*.yaml")}
+    assert measured.keys() == {name for name in names if not name.startswith("search_")}
     for name, entry in measured.items():
         assert script.expectation(entry) in header(name), name
     for file, names in AT_REAL_SIZE.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ from pydantic import Field
 from audiolm_compress.errors import RecipeError
 from audiolm_compress.passes import Gptq, MergeLora
 from audiolm_compress.passes.base import Pass
-from audiolm_compress.recipe import Recipe, load_recipe
+from audiolm_compress.recipe import Recipe, load_recipe, read_entries
+from audiolm_compress.recipe_choices import find_choices
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -29,9 +31,15 @@ def message(source: Any, *overrides: str) -> str:
     return str(caught.value)
 
 
+def usual(file: Path) -> Recipe:
+    """A recipe as it is, or one with choices where each is decided by its first option."""
+    choices, _ = find_choices(read_entries(file))
+    return load_recipe(file, [f"{choice.name}={json.dumps(choice.options[0])}" for choice in choices])
+
+
 @pytest.mark.parametrize("file", sorted(RECIPES.rglob("*.yaml")), ids=lambda file: file.stem)
 def test_every_recipe_is_read_and_survives_writing(file: Path) -> None:
-    recipe = load_recipe(file)
+    recipe = usual(file)
     assert recipe.name == file.stem
     assert load_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
 
@@ -44,15 +52,22 @@ def test_every_recipe_is_known() -> None:
         "encoders_16bit",
         "gemma2_4bit",
         "gemma2_smallest",
+        "heal",
         "latency_first",
         "llama3_4bit",
         "prompt_and_decoding",
+        "search_gemma2",
     ]
     for file in files:
         text = file.read_text(encoding="utf-8")
-        assert f"audiolm-compress run recipes/{file.name}" in text
+        command = "search" if find_choices(read_entries(file))[0] else "run"
+        assert f"audiolm-compress {command} recipes/{file.name}" in text
         for head in ("# For whom: ", "# Expect: ", "# Command: "):
             assert head in text, f"{file.name}: its header has no line {head!r}"
+
+
+def test_the_search_begins_where_the_main_recipe_is() -> None:
+    assert usual(RECIPES / "search_gemma2.yaml").passes == load_recipe(RECIPES / "gemma2_4bit.yaml").passes
 
 
 def test_all_errors_of_a_file_come_at_once_with_their_lines(tmp_path: Path) -> None:
@@ -81,7 +96,7 @@ goals: {weight_ratio: small}
     assert str(tmp_path / "nowhere.json") in found["line 3, data.test.1"]
     assert "did you mean 'merge_lora'?" in found["line 5, passes.0.pass"]
     assert "quantize_embedding" in found["line 5, passes.0.pass"]
-    assert "found 5; expected 2, 3, 4 or 8" in found["line 6, passes.1.bits"]
+    assert "found 5; expected 2, 3, 4, 8 or 'auto'" in found["line 6, passes.1.bits"]
     assert "did you mean 'group_size'?" in found["line 6, passes.1.gruop_size"]
     assert "found 'small'; expected a number" in found["line 7, goals.weight_ratio"]
 

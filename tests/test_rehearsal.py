@@ -25,8 +25,11 @@ from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.outline import outline_model
 from audiolm_compress.salmonn.twin import narrow_config, narrow_twin
+from audiolm_compress.search.space import Space
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "recipes"
+SEARCHES = sorted(FOLDER.rglob("search_*.yaml"))
+RECIPES = [file for file in sorted(FOLDER.rglob("*.yaml")) if file not in SEARCHES]
 
 
 def recipe_of(baseline: Path | str, *passes: dict[str, Any]) -> Recipe:
@@ -45,6 +48,14 @@ def test_every_recipe_of_the_repository_can_be_rehearsed(recipe: Path) -> None:
     assert done.twin is not None
     assert all(report is not None and report.summary for report in done.reports)
     assert not done.notes
+
+
+@pytest.mark.parametrize("file", SEARCHES, ids=lambda path: path.stem)
+def test_every_search_can_be_rehearsed_far_from_where_it_begins(file: Path) -> None:
+    """Each option parses, and the last option of every choice can stand beside the others."""
+    space = Space.read(file, (), None)
+    recipe = space.recipe(tuple(len(choice.options) - 1 for choice in space.choices))
+    assert all(report is not None and report.summary for report in rehearse(recipe).reports)
 
 
 WRONG = [

@@ -20,6 +20,7 @@ from audiolm_compress.cli.bench import bench
 from audiolm_compress.cli.passes import passes
 from audiolm_compress.cli.plan import plan
 from audiolm_compress.cli.run import run
+from audiolm_compress.cli.search import search
 from audiolm_compress.cli.train import train
 from audiolm_compress.errors import AudioLMError
 
@@ -48,7 +49,7 @@ def cli() -> None:
     """Make SALMONN audio language models smaller and faster, and prove what that cost."""
 
 
-for _command in (run, plan, train, transcribe, caption, ask, bench, passes):
+for _command in (run, plan, search, train, transcribe, caption, ask, bench, passes):
     cli.add_command(_command)
 
 

@@ -13,7 +13,7 @@ matter for audio language models:
 When it helps: 4 bit with groups of 32 to 128 is nearly free for LLMs of a billion parameters and more; small
 models want groups of 32. 3 bit is a cliff, 2 bit needs training afterwards, encoders are best left at 8 bit.
 What it costs: about two forward passes over the calibration data per block, and at 2 or 3 bit speed, as no
-fast kernel exists.
+fast kernel exists. ``bits: auto`` chooses among widths layer by layer (`passes/mixed_precision.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from torch import nn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.gptq_report import gptq_report
+from audiolm_compress.passes.gptq_schemes import Bits, GroupSize, Override, scheme_of, stored_scheme
+from audiolm_compress.passes.mixed_precision import Allocation, Measuring, Open, assume, choose
 from audiolm_compress.passes.part_calibration import (
     calibration_positions,
     evaluating,
@@ -50,32 +52,9 @@ from audiolm_compress.quantization.layerwise import (
 )
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.structure import PARTS
-from audiolm_compress.settings import Settings
 
-Bits = Literal[2, 3, 4, 8]
-GroupSize = Literal[-1, 16, 32, 64, 128]
 Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
 _FEWEST_OUTPUTS = 16  # smaller layers (gates) have next to no weights and all the say
-
-
-class Override(Settings):
-    """Another treatment for the layers whose name matches."""
-
-    match: str = Field(description="Pattern of full names with * and ?, such as ``*.mlp.down_proj``.")
-    skip: bool = Field(False, description="Leave these layers as they are.")
-    bits: Bits | None = Field(None, description="Bits of these layers.")
-    group_size: GroupSize | None = Field(None, description="Group size of these layers.")
-    symmetric: bool | None = Field(None, description="Symmetry of these layers.")
-
-    @model_validator(mode="after")
-    def _does_one_thing(self) -> Override:
-        names = ("bits", "group_size", "symmetric")
-        changes = [name for name in names if getattr(self, name) is not None]
-        if self.skip and changes:
-            raise ValueError(f"an override cannot skip layers and set {', '.join(changes)}; give one of both")
-        if not self.skip and not changes:
-            raise ValueError("an override must change something; give skip, bits, group_size or symmetric")
-        return self
 
 
 class Gptq(Pass):
@@ -85,7 +64,18 @@ class Gptq(Pass):
     parts: tuple[Part, ...] = Field(
         ("llm",), min_length=1, description="Parts whose linear layers are quantised."
     )
-    bits: Bits = Field(4, description="Bits of a weight.")
+    bits: Literal[2, 3, 4, 8, "auto"] = Field(
+        4, description="Bits of a weight; `auto`: of each layer, by its measured sensitivity."
+    )
+    average_bits: float | None = Field(
+        None, description="With `auto`: mean bits of a weight that layers without bits of their own may take."
+    )
+    bit_choices: tuple[Bits, ...] = Field(
+        (2, 3, 4, 8), min_length=2, description="With `auto`: the bits that layers may get."
+    )
+    sensitivity_clips: int = Field(
+        8, ge=1, description="With `auto`: calibration clips, of each task in turn, that it is measured on."
+    )
     group_size: GroupSize = Field(128, description="Inputs that share a scale; -1 for whole rows.")
     symmetric: bool = Field(True, description="Grids without stored zero points.")
     progressive: bool = Field(
@@ -110,8 +100,25 @@ class Gptq(Pass):
     batch_size: int = Field(8, ge=1, description="Calibration clips that are computed together.")
 
     @model_validator(mode="after")
+    def _auto_has_an_average(self) -> Gptq:
+        if self.bits != "auto":
+            if self.average_bits is not None:
+                raise ValueError(f"average_bits is for bits: auto; found bits={self.bits}; give one of them")
+            return self
+        if len(set(self.bit_choices)) < len(self.bit_choices):
+            raise ValueError(f"bit_choices names a width twice: {', '.join(map(str, self.bit_choices))}")
+        low, high = min(self.bit_choices), max(self.bit_choices)
+        if self.average_bits is None or not low <= self.average_bits <= high:
+            raise ValueError(
+                f"bits: auto needs average_bits between {low} and {high}, the least and the most of "
+                f"bit_choices; found {self.average_bits}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _progressive_is_possible(self) -> Gptq:
-        if self.progressive and not self._stored(self.bits, self.group_size, self.symmetric).progressive:
+        usual = stored_scheme(self._least, self.group_size, self.symmetric, self.progressive)
+        if self.progressive and not usual.progressive:
             raise ValueError(
                 f"progressive scales need symmetric grids, at most 4 bits and a group size; found "
                 f"bits={self.bits}, group_size={self.group_size}, symmetric={self.symmetric}"
@@ -126,9 +133,12 @@ class Gptq(Pass):
                 little calibration data.
         """
         targets, small = self._targets(model)
-        schemes = self._schemes(targets)
         if not context.calibration:
             raise PassError("gptq: no calibration clips; give calibration data")
+        chosen: Allocation | None = None
+        if self.average_bits is not None:
+            chosen = choose(model, self._left_open(targets), self._measuring(self.average_bits), context)
+        schemes = self._schemes(targets, chosen)
         examples, total = shared_clips(context.calibration, self.batch_size)
         before = sum(model.weight_bytes().values())
         layers: list[Layer] = []
@@ -161,7 +171,8 @@ class Gptq(Pass):
         if small:
             names = ", ".join(small)
             left.append(f"{len(small)} layers of fewer than {_FEWEST_OUTPUTS} outputs left alone: {names}")
-        return gptq_report(model, layers, before, after, left)
+        report = gptq_report(model, layers, before, after, left)
+        return chosen.told(report) if chosen else report
 
     def _targets(self, model: Salmonn) -> tuple[dict[str, dict[str, nn.Linear]], list[str]]:
         """Part -> full name -> linear layer; and the names of those with too few outputs."""
@@ -193,7 +204,10 @@ class Gptq(Pass):
     def predict(self, sketch: Sketch) -> None:
         """Packed layers in the place of the targets; time is two passes over the clips and the solver's."""
         targets, _ = self._targets(sketch.model)
-        schemes = self._schemes(targets)
+        assumed: Allocation | None = None
+        if self.average_bits is not None:
+            assumed = assume(sketch, self._left_open(targets), self._measuring(self.average_bits))
+        schemes = self._schemes(targets, assumed)
         warnings: Counter[str] = Counter()
         for part, linears in targets.items():
             sketch.run_part(part, 3 * sketch.calibration_clips)
@@ -234,29 +248,50 @@ class Gptq(Pass):
             )
         return rows
 
-    def _schemes(self, targets: Mapping[str, Mapping[str, nn.Linear]]) -> dict[str, Scheme]:
+    def rehearsed(self, model: Salmonn) -> Pass:
+        """With the least of the bits in the place of ``auto``: a measurement for each layer takes minutes."""
+        if self.bits != "auto":
+            return self
+        return self.model_copy(update={"bits": self._least, "average_bits": None})
+
+    def _left_open(self, targets: Mapping[str, Mapping[str, nn.Linear]]) -> dict[str, Open]:
+        """Full name -> what a layer may become whose bits no override settles.
+
+        Raises:
+            PassError: there is no such layer.
+        """
+        found: dict[str, Open] = {}
+        for name, linear in [item for part in targets.values() for item in part.items()]:
+            schemes = {scheme for bits in self.bit_choices if (scheme := self._scheme(name, bits))}
+            if len(schemes) > 1:
+                found[name] = linear, sorted(schemes, key=lambda scheme: scheme.bits)
+        if not found:
+            raise PassError("gptq: bits: auto, but overrides settle every layer; give bits in its place")
+        return found
+
+    def _measuring(self, average: float) -> Measuring:
+        return Measuring(average, self.sensitivity_clips, self.batch_size, self.act_order, self.damping)
+
+    @property
+    def _least(self) -> int:
+        """The fewest bits that a layer without an override may get."""
+        return min(self.bit_choices) if self.bits == "auto" else self.bits
+
+    def _schemes(
+        self, targets: Mapping[str, Mapping[str, nn.Linear]], chosen: Allocation | None
+    ) -> dict[str, Scheme]:
         """Full name -> scheme of the layers that are not skipped."""
+        bits = chosen.bits if chosen else {}
         schemes = {
-            name: scheme for part in targets.values() for name in part if (scheme := self._scheme(name))
+            name: scheme
+            for part in targets.values()
+            for name in part
+            if (scheme := self._scheme(name, bits.get(name, self._least)))
         }
         if not schemes:
             raise PassError("gptq: every layer is skipped by an override; remove the pass or an override")
         return schemes
 
-    def _scheme(self, name: str) -> Scheme | None:
-        """The scheme of a layer, None to skip it."""
-        chosen = next((o for o in reversed(self.overrides) if matches(name, o.match)), None)
-        if chosen is None:
-            return self._stored(self.bits, self.group_size, self.symmetric)
-        if chosen.skip:
-            return None
-        return self._stored(
-            self.bits if chosen.bits is None else chosen.bits,
-            self.group_size if chosen.group_size is None else chosen.group_size,
-            self.symmetric if chosen.symmetric is None else chosen.symmetric,
-        )
-
-    def _stored(self, bits: int, group_size: int, symmetric: bool) -> Scheme:
-        """The scheme, progressive where it is asked for and possible."""
-        possible = symmetric and bits <= 4 and group_size > 0
-        return Scheme(bits, group_size, symmetric, self.progressive and possible)
+    def _scheme(self, name: str, bits: int) -> Scheme | None:
+        """The scheme of a layer, of ``bits`` unless an override says otherwise; None to skip it."""
+        return scheme_of(name, self.overrides, (bits, self.group_size, self.symmetric), self.progressive)

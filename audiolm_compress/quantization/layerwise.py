@@ -253,20 +253,25 @@ def _solve(
             by_scheme.setdefault(scheme, {})[name] = linear
     for scheme, linears in by_scheme.items():
         stacked = torch.cat([linear.weight for linear in linears.values()])
-        result = quantize_gptq(
-            stacked,
-            hessian.matrix,
-            scheme,
-            act_order=options.act_order,
-            damping=options.damping,
-            sweeps=0 if scheme.bits == 8 else 1,  # nothing is left to win at 8 bit
-            dtype=stacked.dtype,
-        )
+        result = solve(stacked, hessian, scheme, options.act_order, options.damping)
         start = 0
         for name, linear in linears.items():
             part = result.outputs(start, start + linear.out_features)
             start += linear.out_features
             yield _finish(name, linear, part, scheme, hessian.rows, options.activations, outliers)
+
+
+def solve(weight: Tensor, hessian: Hessian, scheme: Scheme, act_order: bool, damping: float) -> Quantized:
+    """``weight`` [out, in] as this module quantises it, its scales in its own dtype."""
+    return quantize_gptq(
+        weight,
+        hessian.matrix,
+        scheme,
+        act_order=act_order,
+        damping=damping,
+        sweeps=0 if scheme.bits == 8 else 1,  # nothing is left to win at 8 bit
+        dtype=weight.dtype,
+    )
 
 
 def _finish(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
@@ -15,6 +15,8 @@ _RATIOS = {
     "ttft_ratio": "ttft_s",
     "tpot_ratio": "tpot_s",
 }
+_BUDGETS = {"weights_gib": "weight_bytes", "peak_memory_gib": "peak_memory_bytes"}
+_GIB = 2**30
 # Score, and the sign that makes a worse candidate positive.
 _SCORES = {"wer_increase": ("wer", 1), "cider_d_decrease": ("cider_d", -1), "spider_decrease": ("spider", -1)}
 
@@ -28,7 +30,7 @@ class Goal:
         limit: what was asked for: a number, or ``noise``.
         reached: what was measured; None if it was not measured.
         met: whether that is enough; a goal that was not measured is not met.
-        note: how ``noise`` was judged, or why there is no measurement.
+        note: which score was taken, how ``noise`` was judged, or why there is no measurement.
     """
 
     name: str
@@ -53,6 +55,11 @@ def judge(
     for name, limit in goals.model_dump(exclude_none=True).items():
         if name in _RATIOS:
             judged.append(_judge_ratio(name, limit, baseline, candidate))
+        elif name in _BUDGETS:
+            reached = getattr(candidate, _BUDGETS[name]) / _GIB
+            judged.append(Goal(name, limit, reached, reached <= limit))
+        elif name == "aac_decrease":
+            judged.append(_judge_captions(limit, differences))
         else:
             score, sign = _SCORES[name]
             judged.append(_judge_score(name, limit, differences.get(score), sign))
@@ -64,6 +71,13 @@ def _judge_ratio(name: str, limit: float, baseline: Measurements, candidate: Mea
     if not before or after is None:
         return Goal(name, limit, None, False, "not measured")
     return Goal(name, limit, after / before, after / before <= limit)
+
+
+def _judge_captions(limit: float | str, differences: Mapping[str, PairedResult]) -> Goal:
+    """By the task's own metric if both models have it, else by the half of it that needs no SPICE."""
+    score, title = ("spider", "SPIDEr") if "spider" in differences else ("cider_d", "CIDEr-D")
+    found = _judge_score("aac_decrease", limit, differences.get(score), -1)
+    return found if found.reached is None else replace(found, note=f"{title}; {found.note}".rstrip("; "))
 
 
 def _judge_score(name: str, limit: float | str, found: PairedResult | None, sign: int) -> Goal:

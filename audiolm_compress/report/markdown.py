@@ -36,7 +36,9 @@ def render(report: Report) -> str:
         ),
     ]
     if report.goals:
-        sections += ["## Goals", bullets(map(rows.goal_line, report.goals))]
+        sections += ["## Goals", bullets(rows.met_line(goal) for goal in report.goals if goal.met)]
+    if not report.goals_met:
+        sections += ["Missed:", table(rows.MISSED, rows.missed_rows(report.goals))]
     if report.steps:
         sections += ["## Passes", table(("pass", "what it did", "weights MiB", "seconds"), step_rows(report))]
         sections += [_step(index, step) for index, step in enumerate(report.steps, start=1)]

@@ -16,6 +16,7 @@ Row = tuple[str, ...]
 HEADER: Row = ("", "weights\nMiB", "peak mem.\nMiB", "TTFT\nms", "TPOT\nms", "WER", "CIDEr-D", "SPIDEr")
 SCORES = {"wer": "WER", "cider_d": "CIDEr-D", "spider": "SPIDEr"}
 NO_SPICE = "SPICE not\ninstalled"
+MISSED: Row = ("goal", "asked for", "reached", "missed by", "")
 _MIB = 2**20
 
 
@@ -137,13 +138,39 @@ def step_row(step: Step, before: int) -> Row:
     return (step.name, step.summary, f"{mib(after)} ({ratio(before, after)})", f"{step.seconds:.1f}")
 
 
-def goal_line(goal: Goal) -> str:
-    """Met or missed, with both numbers."""
-    reached = "not measured" if goal.reached is None else f"{goal.reached:+.4f}"
-    if goal.name.endswith("_ratio") and goal.reached is not None:
-        reached = f"{goal.reached:.3f}"
+def met_line(goal: Goal) -> str:
+    """A goal that is met, with both numbers."""
     note = f" ({goal.note})" if goal.note else ""
-    return f"{'met' if goal.met else 'MISSED'}: {goal.name} {reached}, asked for {goal.limit}{note}"
+    return f"met: {goal.name} {_reached(goal)}, asked for {goal.limit}{note}"
+
+
+def missed_rows(goals: Sequence[Goal]) -> list[Row]:
+    """What was missed: goal, asked for, reached, by how much, how it was judged."""
+    return [
+        (
+            goal.name,
+            str(goal.limit),
+            _reached(goal),
+            ""
+            if goal.reached is None or isinstance(goal.limit, str)
+            else f"{goal.reached - goal.limit:+.4f}",
+            goal.note,
+        )
+        for goal in goals
+        if not goal.met
+    ]
+
+
+def _distance(goal: Goal) -> str:
+    if goal.reached is None or isinstance(goal.limit, str):
+        return ""
+    return f"{goal.reached - goal.limit:+.4f}"
+
+
+def _reached(goal: Goal) -> str:
+    if goal.reached is None:
+        return "not measured"
+    return f"{goal.reached:.3f}" if goal.name.endswith(("_ratio", "_gib")) else f"{goal.reached:+.4f}"
 
 
 def notes(

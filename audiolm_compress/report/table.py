@@ -37,12 +37,14 @@ def render(report: Report) -> RenderableType:
     if report.steps:
         shown.append(_steps(report))
     shown.append(Text("\n".join(f"- {line}" for line in lines)))
-    if report.goals:
+    if any(goal.met for goal in report.goals):
         shown.append(Text("\nGoals", style="bold"))
-        shown += [
-            Text(f"  {rows.goal_line(goal)}", style="green" if goal.met else "bold red")
-            for goal in report.goals
-        ]
+        shown += [Text(f"  {rows.met_line(goal)}", style="green") for goal in report.goals if goal.met]
+    if not report.goals_met:
+        missed = table("\nGoals MISSED", rows.MISSED)
+        for row in rows.missed_rows(report.goals):
+            missed.add_row(*row, style="bold red")
+        shown.append(missed)
     return Group(*shown)
 
 

@@ -75,9 +75,34 @@ def test_table_has_both_models_all_columns_and_every_protocol(measured: Measured
         "pass 1, merge_lora, changed nothing: no LoRA here",
         "pass 1, merge_lora: left one layer out",
         "paired bootstrap",
-        "MISSED: weight_ratio 0.500, asked for 0.4",
     ):
         assert expected in table
+
+
+def test_missed_goals_are_a_table_with_limits_and_distances(measured: Measured) -> None:
+    found = report(measured, Goals(weight_ratio=0.4, tpot_ratio=0.9, spider_decrease=0.1))
+    plain = found.table()
+    assert "  met: tpot_ratio 0.800, asked for 0.9\n" in plain
+    rows = [line.split() for line in plain.partition("Goals MISSED")[2].splitlines()]
+    assert ["weight_ratio", "0.4", "0.500", "+0.1000"] in rows
+    assert ["spider_decrease", "0.1", "not", "measured", "not", "measured", "on", "both", "models"] in rows
+    assert "| weight_ratio | 0.4 | 0.500 | +0.1000 |  |" in found.to_markdown()
+    assert "MISSED" not in report(measured, Goals(weight_ratio=0.6)).table()
+
+
+def test_captions_are_judged_by_spider_if_both_models_have_it(measured: Measured) -> None:
+    goals = Goals(aac_decrease=0.5)
+    (by_cider,) = report(measured, goals).goals
+    assert (by_cider.met, by_cider.reached, by_cider.note) == (True, 0.0, "CIDEr-D")
+
+    def scored(*values: float) -> Measurements:
+        side = measured()
+        scores = iter(values)
+        clips = [replace(c, spider=next(scores)) if c.cider_d is not None else c for c in side.clips]
+        return replace(side, clips=tuple(clips), spider=sum(values) / len(values))
+
+    (by_spider,) = Report.of(scored(2, 2, 2), scored(1, 1, 1), environment=ENVIRONMENT, goals=goals).goals
+    assert (by_spider.met, by_spider.reached, by_spider.note) == (False, 1.0, "SPIDEr")
 
 
 def test_what_the_runtime_gave_is_told_from_what_compression_gave(measured: Measured) -> None:
@@ -119,6 +144,10 @@ def test_a_narrow_terminal_cuts_no_figure(measured: Measured) -> None:
     [
         ({"weight_ratio": 0.5}, True),
         ({"weight_ratio": 0.49}, False),
+        ({"weights_gib": 2 / 1024}, True),
+        ({"weights_gib": 1.9 / 1024}, False),
+        ({"peak_memory_gib": 10 / 1024}, True),
+        ({"peak_memory_gib": 0.009}, False),
         ({"peak_memory_ratio": 1.0}, True),
         ({"ttft_ratio": 0.9}, False),
         ({"tpot_ratio": 0.81}, True),
@@ -126,6 +155,8 @@ def test_a_narrow_terminal_cuts_no_figure(measured: Measured) -> None:
         ({"cider_d_decrease": -0.1}, False),
         ({"spider_decrease": 0.1}, False),  # not measured is not met
         ({"spider_decrease": "noise"}, False),
+        ({"aac_decrease": 0.0}, True),  # by CIDEr-D here
+        ({"aac_decrease": "noise"}, True),
         ({}, True),
     ],
 )
