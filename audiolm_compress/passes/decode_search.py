@@ -176,7 +176,7 @@ class DecodeSearch(Search):
             every = [every[index] for index in sorted(order[: self.candidates])]
 
         def generation(number: int, ranking: Sequence[DecodeSettings]) -> Sequence[DecodeSettings]:
-            return every if number == 0 else ()
+            return every if number == 0 and not judge.saturated(before) else ()
 
         return self.contest(before, generation, judge, split, context.progress), judge
 

@@ -236,7 +236,7 @@ def _search(
     chance = random.Random(seed)
 
     def generation(number: int, ranking: Sequence[Wording]) -> Sequence[Wording]:
-        if number >= settings.generations:
+        if number >= settings.generations or judge.saturated(before):
             return ()
         if number == 0:
             new = settings.seeds(group, before, trained, proposed)

@@ -10,7 +10,9 @@ The best of many on the same clips is in part the luckiest, so the clips of a ta
     held out   never decides anything; says without bias what the change was worth
 
 A winner whose answers are the same but cheaper has every difference on its side and is confirmed; equal
-answers at the same price are not. Test clips are never looked at.
+answers at the same price are not. Where recognition makes no error on any clip that may decide, as on clips
+that a model was trained on, nothing is searched: cheaper words that are as good there can be worse on others.
+Test clips are never looked at.
 """
 
 from __future__ import annotations

@@ -107,3 +107,7 @@ class Judge(Generic[Candidate]):
         )
         prices = np.broadcast_to(np.asarray(self._prices(candidate, indices), float), len(indices))
         return Outcome(scores.figure, scores.losses, prices)
+
+    def saturated(self, candidate: Candidate) -> bool:
+        """Whether it makes no error on any clip that may decide: equally good there proves nothing then."""
+        return self._group.metric == "wer" and self(candidate, self._split.search).figure == 0.0

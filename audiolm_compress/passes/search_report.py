@@ -75,8 +75,8 @@ def cautions(group: Group, verdict: Verdict[Any]) -> list[str]:
     """What a reader must know of the clips."""
     if group.metric == "wer" and verdict.search[0].figure == 0.0:
         return [
-            f"{group.name}: no clip that may decide is recognised with an error, so they tell what is "
-            "cheaper but hardly what is better; give clips that the model was not trained on"
+            f"{group.name} is left as it is: no clip that may decide is recognised with an error, so they "
+            "tell what is cheaper but not what is as good; give clips that the model was not trained on"
         ]
     return []
 

@@ -159,3 +159,14 @@ def test_too_few_clips(small_model: Callable[[str], Salmonn], context: Context) 
     assert [group.metric for group in groups] == ["cider_d"]
     assert any("QA is left as it is: its answers have no score" in note for note in notes)
     assert any("asr is left as it is: 3 calibration clips" in note for note in notes)
+
+
+def test_clips_without_an_error_are_no_ground_to_change_anything(context: Context) -> None:
+    clips = tuple(example for example in context.calibration if example.task == "asr")
+    split = Split.of(len(clips), 0.25)
+    group = Group(("asr",), "wer", clips)
+    for said, saturated in (("the quick brown fox", True), ("the quick brown dog", False)):
+        judge: Judge[str] = Judge(
+            group, split, lambda one, indices, said=said: [Answer(said, 1)] * len(indices), lambda *_: 0.0
+        )
+        assert judge.saturated("now") is saturated
