@@ -105,7 +105,7 @@ GPTQ = "passes:\n  - pass: gptq\n    bits: "
         (GPTQ + "{choose: {from: 2, to: 4}}", "step is missing; a range needs from, to and step"),
         (GPTQ + "{choose: {from: 2, to: x, step: 1}}", "found 'x'; from, to and step are numbers"),
         (GPTQ + "{choose: {from: 4, to: 2, step: 1}}", "from 4 to 2 in steps of 1 leads nowhere"),
-        ("seed: {choose: [1, 2]}\npasses: [{pass: cast}]", "line 1, seed: cannot be a choice, as all trials"),
+        ("seed: {choose: [1, 2]}\npasses: [{pass: cast}]", "line 1, seed: cannot be a choice, as trials are"),
         ("passes: [{pass: cast, when: perhaps}]", "passes.0.when: found 'perhaps'; expected true or false"),
         (GPTQ + "4\n    wehn: false", "passes.0.wehn: unknown key"),
     ],

@@ -151,9 +151,7 @@ def missed_rows(goals: Sequence[Goal]) -> list[Row]:
             goal.name,
             str(goal.limit),
             _reached(goal),
-            ""
-            if goal.reached is None or isinstance(goal.limit, str)
-            else f"{goal.reached - goal.limit:+.4f}",
+            _distance(goal),
             goal.note,
         )
         for goal in goals

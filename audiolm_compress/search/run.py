@@ -82,8 +82,9 @@ def search_recipe(
             try:
                 decided = space.recipe(tuple(trial.user_attrs["configuration"]))
                 work = trial_folder(folder, trial.number)
-                done = apply_recipe(decided, out=work, device=device, progress=progress, before=before)
-                found = values(done.report, objectives)
+                run = apply_recipe(decided, out=work, device=device, progress=progress, before=before)
+                found = values(run.report, objectives)
+                del run  # its model would stay in memory beside the next
             except (BaselineError, DataError):
                 raise  # no configuration would change that
             except AudioLMError as error:
