@@ -36,9 +36,11 @@ from audiolm_compress.recipe_errors import explain, written_path
 from audiolm_compress.recipe_source import Source
 from audiolm_compress.settings import Settings, existing_file, resolve
 
+EMBEDDED_CLIPS = ("tiny", "tiny-valid")
+
 
 def _annotation(value: str, info: ValidationInfo) -> str:
-    return value if value == "tiny" else existing_file(value, info)
+    return value if value in EMBEDDED_CLIPS else existing_file(value, info)
 
 
 def _folder(value: str, info: ValidationInfo) -> str:
@@ -74,7 +76,9 @@ class DataSettings(Settings):
     """The clips that passes calibrate on or learn from, and those that the two models are compared on."""
 
     calibration: AnnotationFile = Field(
-        "tiny", description="annotation (SALMONN JSON) that passes calibrate on; `tiny`: the embedded clips"
+        "tiny",
+        description="annotation (SALMONN JSON) that passes calibrate on; `tiny`: the embedded clips; "
+        "`tiny-valid`: embedded clips that nothing has learnt from, for searches",
     )
     calibration_clips: int = Field(
         128, ge=1, description="how many of the calibration clips are used, tasks mixed"
@@ -129,9 +133,9 @@ class DataSettings(Settings):
     @classmethod
     def _no_prefix_for_tiny(cls, prefix: str | None, info: ValidationInfo) -> str | None:
         test = info.data.get("test", ())
-        if prefix is not None and "tiny" in test and len(test) > 1:
+        if prefix is not None and set(test) & set(EMBEDDED_CLIPS) and len(test) > 1:
             raise ValueError(
-                "cannot be joined with the clips of `tiny`, which lie elsewhere; test on one of them"
+                "cannot be joined with the embedded clips, which lie elsewhere; test on one of them"
             )
         return prefix
 

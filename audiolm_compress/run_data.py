@@ -12,7 +12,7 @@ from audiolm_compress.data.loading import Examples, load_examples
 from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.settings import ClipSource
 from audiolm_compress.passes.base import Progress
-from audiolm_compress.recipe import DataSettings, Recipe
+from audiolm_compress.recipe import EMBEDDED_CLIPS, DataSettings, Recipe
 from audiolm_compress.salmonn.load import TINY
 from audiolm_compress.training.features import FeatureCache
 
@@ -122,12 +122,14 @@ def _load(data: DataSettings, name: str, file: str, limit: int | None) -> Exampl
 
 
 def _paths(names: Sequence[str], split: str) -> list[str]:
-    return [str(TINY / "data" / f"{split}.json") if name == "tiny" else name for name in names]
+    """Files in the place of words: ``tiny`` means the embedded clips that are made for the purpose."""
+    splits = dict(zip(EMBEDDED_CLIPS, (split, "validation"), strict=True))
+    return [str(TINY / "data" / f"{splits[name]}.json") if name in splits else name for name in names]
 
 
 def _prefix(data: DataSettings, names: Sequence[str]) -> str | None:
     """The embedded clips lie beside their annotation, whatever folder the recipe's own files start from."""
-    return None if "tiny" in names else data.prefix
+    return None if set(names) & set(EMBEDDED_CLIPS) else data.prefix
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent / "tiny"))
 
 from assemble import assemble, score_folder
-from bundle import bundle_clips, bundle_training, read_sources
+from bundle import bundle_clips, bundle_more, read_sources
 from corpus import cached_items, chosen_items, gather_texts, load_vocabularies, read_targets, reading_rows
 from data import plan_epoch
 from listening import answers, ctc_texts, listen, score
@@ -214,7 +214,7 @@ def stage_bundle(args: argparse.Namespace) -> None:
     save(model, args.model, storage=half)
     bundle_clips(read_sources(args.test), args.model / "data", "test", {"asr_test": ".flac"})
     bundle_clips(read_sources(args.calibration), args.model / "data", "calibration", {})
-    bundle_training(args.training, args.model)
+    bundle_more(args.training, args.validation, args.model)
     scores = score_folder(args.model, "test")
     result = {
         "scores": {
@@ -257,6 +257,7 @@ def main() -> None:
     parser.add_argument("--test", nargs="+", default=[], help="GROUP=ANNOTATION[@ROOT][:LIMIT] (bundle)")
     parser.add_argument("--calibration", nargs="+", default=[], help="as --test (bundle)")
     parser.add_argument("--training", nargs="+", default=[], help="as --test (bundle)")
+    parser.add_argument("--validation", nargs="+", default=[], help="as --test (bundle)")
     parser.add_argument("--padded", action="store_true", help="train on the padded form")
     parser.add_argument(
         "--lora", action="store_true", help="train connector and LoRA; the language model is frozen"

@@ -1,13 +1,14 @@
 """Builds the folder of the embedded baseline: model, clips to test on and to learn from, and whom to thank.
 
-    python examples/tiny/bundle.py --model FOLDER --training GROUP=ANNOTATION[@ROOT][:LIMIT]...
+    python examples/tiny/bundle.py --model FOLDER --training GROUP=ANNOTATION[@ROOT][:LIMIT] --validation ...
 
-adds training clips to a folder that ``train_tiny.py bundle`` has made, and leaves its model as it is.
+adds such clips to a folder that ``train_tiny.py bundle`` has made, and leaves its model as it is.
 
 The clips are real recordings and mixtures of them that may be passed on: CC0, CC-BY, CC-BY-SA and Free Art.
 Test clips are those the model never saw: the corpus's asr_test, six prompts held out of training, 60 new
 mixtures of the training sounds and the sounds of aac_test. Calibration clips come from the training split;
-training clips are all of it that may be passed on, and mixtures of its sounds.
+training clips are all of it that may be passed on, and mixtures of its sounds. Validation clips, for searches
+to choose by, are the corpus's asr_valid, and mixtures that are neither in training nor in the test.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ passed on under that licence.
 | clip | licence | author | from |
 |---|---|---|---|
 """
-SPLITS = ("test", "calibration", "training")
+SPLITS = ("test", "calibration", "training", "validation")
 FIELDS = ("text", "texts", "task", "licence", "attribution", "source", "source_file", "duration")
 
 
@@ -103,7 +104,7 @@ def bundle_clips(
     Args:
         sources: the clips; those that may not be passed on are left out, and how many is printed.
         folder: ``data`` of the model's folder.
-        split: ``test``, ``calibration`` or ``training``.
+        split: one of ``SPLITS``.
         suffixes: the file format of a group; Ogg Opus where it gives none.
         bundled: entries of another split. A clip of the same group and name is not written a second time:
             the entry names the file that is there.
@@ -165,20 +166,27 @@ def attribution(data: Path) -> str:
     return WEIGHTS + "\n".join(lines) + "\n"
 
 
-def bundle_training(texts: Sequence[str], model: Path) -> None:
-    """Write the training clips of sources as ``read_sources`` takes them, and whom to thank for all clips."""
+def bundle_more(training: Sequence[str], validation: Sequence[str], model: Path) -> None:
+    """Write further clips of sources as ``read_sources`` takes them, and whom to thank for all clips.
+
+    A split without sources is left as it is.
+    """
     data = model / "data"
-    bundle_clips(read_sources(texts), data, "training", {}, read_entries(data / "calibration.json"))
+    if training:
+        bundle_clips(read_sources(training), data, "training", {}, read_entries(data / "calibration.json"))
+    if validation:
+        bundle_clips(read_sources(validation), data, "validation", {})
     (model / "ATTRIBUTION.md").write_text(attribution(data), encoding="utf-8")
 
 
 def main() -> None:
-    """Add training clips to a folder that is there."""
+    """Add training and validation clips to a folder that is there."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, required=True, help="folder of the model")
-    parser.add_argument("--training", nargs="+", required=True, help="GROUP=ANNOTATION[@ROOT][:LIMIT]")
+    parser.add_argument("--training", nargs="+", default=[], help="GROUP=ANNOTATION[@ROOT][:LIMIT]")
+    parser.add_argument("--validation", nargs="+", default=[], help="as --training")
     args = parser.parse_args()
-    bundle_training(args.training, args.model)
+    bundle_more(args.training, args.validation, args.model)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from audiolm_compress.data.loading import load_examples
 from audiolm_compress.salmonn.load import TINY
 
-SPLITS = ("calibration", "training", "test")
+SPLITS = ("calibration", "training", "validation", "test")
 
 
 def entries(split: str) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def test_no_audio_lies_there_without_an_entry() -> None:
     assert found - {f"{split}.json" for split in SPLITS} == listed
 
 
-@pytest.mark.parametrize("split", ["calibration", "training"])
+@pytest.mark.parametrize("split", ["calibration", "training", "validation"])
 def test_nothing_of_the_test_can_be_learnt(split: str) -> None:
     """No file, no recording that the test has as it is, no sentence."""
     learnt, test = entries(split), entries("test")
@@ -63,9 +63,10 @@ def test_nothing_of_the_test_can_be_learnt(split: str) -> None:
     assert sentences.isdisjoint(entry["text"] for entry in learnt)
 
 
-def test_no_training_mixture_repeats_one_of_the_test() -> None:
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_no_mixture_repeats_one_of_the_test(split: str) -> None:
     """Test mixtures are made of training recordings; none of them is put together alike a second time."""
-    training, test = entries("training"), entries("test")
+    training, test = entries(split), entries("test")
     mixtures = [entry for entry in test if entry["source"].startswith("mixture of ")]
     assert len(mixtures) == 60
     of_test = {(recordings(entry), text) for entry in mixtures for text in entry["texts"]}
@@ -78,3 +79,13 @@ def test_training_holds_calibration_speech_once() -> None:
     training = [entry["path"] for entry in entries("training")]
     assert len(speech) == 64 and speech <= set(training)
     assert len(training) == len(set(training)) == 426
+
+
+def test_nothing_learns_from_the_validation_speech() -> None:
+    """Mixtures of both are made of the same recordings; the speech is of neither training nor calibration."""
+    validation = [entry for entry in entries("validation") if entry["task"] == "asr"]
+    assert len(validation) == 30
+    for split in ("calibration", "training"):
+        learnt = entries(split)
+        for of in ("path", "source_file", "text"):
+            assert {e[of] for e in validation}.isdisjoint(e[of] for e in learnt if of in e), (split, of)
