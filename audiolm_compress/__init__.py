@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audiolm_compress.passes import AudioTokenRate as AudioTokenRate
     from audiolm_compress.passes import CachePrompt as CachePrompt
     from audiolm_compress.passes import Cast as Cast
+    from audiolm_compress.passes import ComputePositions as ComputePositions
     from audiolm_compress.passes import DecodeSearch as DecodeSearch
     from audiolm_compress.passes import Distill as Distill
     from audiolm_compress.passes import DropAudioEncoder as DropAudioEncoder
@@ -49,6 +50,7 @@ _HOME = {
     "AudioTokenRate": "passes",
     "CachePrompt": "passes",
     "Cast": "passes",
+    "ComputePositions": "passes",
     "DecodeSearch": "passes",
     "Distill": "passes",
     "DropAudioEncoder": "passes",

@@ -1,6 +1,7 @@
 """Puts the tables of result files into README.md.
 
-They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, recipes, full size or gptq.
+They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, recipes, recovery, full size or
+gptq.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
@@ -24,7 +25,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FIRST = "gemma2_4bit"  # the recipe whose whole report the README shows
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|recipes|full size|gptq): (?P<file>\S+) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (?P<kind>report|recipes|recovery|full size|gptq): (?P<file>\S+) -->\n).*?(<!-- end -->)",
+    re.DOTALL,
 )
 _COLUMNS = {
     "weights": "weight_bytes",
@@ -50,8 +52,7 @@ def filled(text: str) -> str:
     def block(match: re.Match[str]) -> str:
         content = (ROOT / match["file"]).read_text(encoding="utf-8")
         if match["kind"] != "report":
-            table_of = {"recipes": recipes, "full size": full_size, "gptq": gptq}[match["kind"]]
-            return f"{match[1]}{table_of(json.loads(content))}\n{match[4]}"
+            return f"{match[1]}{TABLES[match['kind']](json.loads(content))}\n{match[4]}"
         table = Report.from_json(content).table()
         lines = "\n".join(line.rstrip() for line in table.strip("\n").splitlines())
         return f"{match[1]}```text\n{lines}\n```\n{match[4]}"
@@ -89,6 +90,18 @@ def recipes(results: dict[str, Any]) -> str:
         ratios = [f"{entry[key]:.2f}x" for key in _HEADLINES]
         rows.append([f"[{name}](recipes/{name}.yaml)", *ratios, *(_difference(entry[m]) for m in _METRICS)])
     return _table(rows)
+
+
+def recovery(result: dict[str, Any]) -> str:
+    """A table of ``recovery.py``."""
+    rows = [["", "WER", "CIDEr-D"]]
+    for name in ("baseline", "hurt", "healed"):
+        rows.append([name, *(f"{result[name][metric]:.3f}" for metric in _METRICS)])
+    rows.append(["won back", *(f"{result['won_back'][metric]:.0%}" for metric in _METRICS)])
+    return _table(rows)
+
+
+TABLES = {"recipes": recipes, "recovery": recovery, "full size": full_size, "gptq": gptq}
 
 
 def expectation(entry: dict[str, Any]) -> str:

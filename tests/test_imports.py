@@ -34,6 +34,7 @@ PUBLIC = [
     "AudioTokenRate",
     "CachePrompt",
     "Cast",
+    "ComputePositions",
     "DecodeSearch",
     "Distill",
     "DropAudioEncoder",

@@ -52,7 +52,6 @@ def test_every_recipe_is_known() -> None:
         "encoders_16bit",
         "gemma2_4bit",
         "gemma2_smallest",
-        "heal",
         "latency_first",
         "llama3_4bit",
         "prompt_and_decoding",

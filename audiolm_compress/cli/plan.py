@@ -22,7 +22,7 @@ EXAMPLES = """\b
 Examples:
   audiolm-compress plan recipes/gemma2_4bit.yaml
   audiolm-compress plan recipes/gemma2_4bit.yaml --baseline salmonn.yaml
-  audiolm-compress plan recipes/gemma2_4bit.yaml --set passes.5.bits=3 --json plan.json
+  audiolm-compress plan recipes/gemma2_4bit.yaml --set passes.6.bits=3 --json plan.json
 
 \b
 How to read it:

@@ -12,7 +12,7 @@ EXAMPLES = """\b
 Examples:
   audiolm-compress run recipes/gemma2_4bit.yaml
   audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
-  audiolm-compress run recipes/gemma2_4bit.yaml --set passes.5.bits=3 --set passes.5.group_size=16
+  audiolm-compress run recipes/gemma2_4bit.yaml --set passes.6.bits=3 --set passes.6.group_size=16
 """
 
 

@@ -10,6 +10,7 @@ from audiolm_compress.passes.audio_token_rate import AudioTokenRate
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.passes.cache_prompt import CachePrompt
 from audiolm_compress.passes.cast import Cast
+from audiolm_compress.passes.compute_positions import ComputePositions
 from audiolm_compress.passes.decode_search import DecodeSearch
 from audiolm_compress.passes.distill import Distill
 from audiolm_compress.passes.drop_audio_encoder import DropAudioEncoder
@@ -32,6 +33,7 @@ AnyPass = Annotated[
     | Cast
     | Gptq
     | PruneWidth
+    | ComputePositions
     | QuantizeEmbedding
     | QuantizeEncoder
     | AudioTokenRate
@@ -52,6 +54,7 @@ PASSES: tuple[type[Pass], ...] = (
     PruneWidth,
     Cast,
     Gptq,
+    ComputePositions,
     QuantizeEmbedding,
     QuantizeEncoder,
     AudioTokenRate,
@@ -74,6 +77,7 @@ __all__ = [
     "AudioTokenRate",
     "CachePrompt",
     "Cast",
+    "ComputePositions",
     "DecodeSearch",
     "Distill",
     "DropAudioEncoder",

@@ -16,6 +16,7 @@ from audiolm_compress.quantization.heap import give_back
 from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.quantization.low_rank import LowRankLinear
 from audiolm_compress.quantization.packed_linear import PackedLinear
+from audiolm_compress.quantization.sinusoids import Sinusoids
 
 _KEPT_AT_MOST = 100 * 2**20  # bytes rearranged before what they leave behind is handed back
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -60,6 +61,8 @@ def module_from_spec(spec: dict[str, Any]) -> nn.Module:
         return skip_init(
             nn.Linear, spec["in_features"], spec["out_features"], bias=spec["bias"], device=device
         )
+    if spec["kind"] == "sinusoids":
+        return Sinusoids(spec["num_embeddings"], spec["embedding_dim"])
     raise ValueError(f"unknown kind of module: {spec['kind']!r}")
 
 

@@ -84,7 +84,8 @@ def encode(encoder: WhisperEncoder, features: Tensor) -> Tensor:
         States [batch, frames, width].
     """
     x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features)))).permute(0, 2, 1)
-    x = x + encoder.embed_positions.weight[: x.shape[1]]
+    positions = encoder.embed_positions(torch.arange(x.shape[1], device=x.device))
+    x = x + positions.to(encoder.layer_norm.weight.dtype)  # computed ones are in 32 bit
     x = F.dropout(x, encoder.dropout, encoder.training)
     for layer in encoder.layers:
         if encoder.training and torch.rand(()).item() < encoder.layerdrop:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.quantization import module_from_spec, prepare_modules
+from audiolm_compress.quantization.sinusoids import sinusoids
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 
@@ -52,6 +53,10 @@ def narrow_twin(model: Salmonn, seed: int = 0) -> Salmonn:
         name: _random(name, tensor, dtypes.get(name, tensor.dtype), generator)
         for name, tensor in twin.state_dict().items()
     }
+    positions = "speech_encoder.embed_positions.weight"
+    if positions in state:  # passes may rely on what is never trained
+        length, width = state[positions].shape
+        state[positions] = sinusoids(torch.arange(length), width).to(state[positions].dtype)
     twin.load_state_dict(state, assign=True)
     twin.tie_head()
     with warnings.catch_warnings():

@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "merge_lora": {},
     "cache_prompt": {},
+    "compute_positions": {},
     "cast": {"parts": ["speech_encoder"], "dtype": "bfloat16"},
     "gptq": {"bits": 4, "group_size": 32},
     "prune_width": {"part": "speech_encoder", "ffn": 0.5, "heads": 0.5},
