@@ -5,8 +5,8 @@
 What is reported is what was saved and loaded again. Where passes have changed prompts or decode settings, the
 baseline is measured once more under those of the candidate (``fair_baseline.py``).
 
-Under ``accelerate launch`` all processes go through the loop in step and share calibration, training and answers;
-the main one alone times the models and writes the folder.
+Under ``accelerate launch`` all processes go through the loop in step and share calibration, training and
+answers; the main one alone times the models and writes the folder.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def apply_recipe(
 ) -> Result:
     """Make a smaller model by a recipe, and measure what that cost.
 
-    All processes of a launch must call it, on file systems where they find the same files; all get the result.
+    All processes of a launch must call it, where they find the same files; all get the result.
 
     Args:
         recipe: YAML file, mapping or ``Recipe``.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+import warnings
 from types import FrameType
 from typing import NoReturn
 
@@ -57,6 +58,8 @@ for _command in (run, plan, search, train, transcribe, caption, ask, bench, pass
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _stop)
+    if not launched.is_main():
+        warnings.simplefilter("ignore")  # the main process gives the same
     sys.exit(_run(sys.argv[1:]))
 
 

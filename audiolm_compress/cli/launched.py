@@ -1,7 +1,7 @@
-"""The processes of ``accelerate launch`` speak as one: the main one shows and prints, and an error is told once.
+"""The processes of ``accelerate launch`` speak as one: the main one prints, and an error is told once.
 
 An error may come to all of them at once or to one alone, while others wait for it in an operation that then
-breaks. So the first to fail tells; the others wait until it has, since a launcher ends all when one has ended.
+breaks. So the first to fail tells; the others wait until it has, as a launcher ends all when one has ended.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PATIENCE = 10.0  # seconds that the first to fail is given to tell
 
 def launched_with_others() -> bool:
     """Whether a launcher has started several processes."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ
 
 
 def is_main() -> bool:
@@ -34,7 +34,7 @@ def another_failed() -> bool:
     try:
         return signs.is_left(signs.FAILED)
     except RuntimeError:  # the process that kept the signs has ended
-        return False
+        return True
 
 
 @contextmanager
@@ -45,7 +45,11 @@ def failing() -> Iterator[bool]:
         return
     from audiolm_compress.training import signs
 
-    first = signs.is_first(signs.FAILED)
+    try:
+        first = signs.is_first(signs.FAILED)
+    except RuntimeError:  # nobody keeps signs, or no longer: better told twice than never
+        yield True
+        return
     yield first
     if first:
         signs.leave(_TOLD)

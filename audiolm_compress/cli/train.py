@@ -73,12 +73,12 @@ def train(
     from audiolm_compress.training.stage import BEST, MODEL, train_stage
     from audiolm_compress.training.stage_config import stage_config
 
+    main = processes().is_main_process
     path = Path(config)
     source = Source.of_mapping(read_config(path))
     for override in overrides:
         source.set(override)
     checked = stage_config(source.content, path)
-    main = processes().is_main_process
     try:
         with shown_progress() as progress:
             stage = train_stage(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,7 +37,9 @@ from audiolm_compress.training.shards import on_main, processes, together
 _WORKER = "audiolm_compress.measurement.worker"
 _TAIL = 20  # lines of a broken process's output that are shown
 # Variables by which processes of a launch find each other, in which the measured one has no part.
-_LAUNCH = ("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_")
+_LAUNCH = re.compile(
+    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE)_\w+)"
+)
 _GO, _STOP = "go", "stop"
 _numbers = count()
 
@@ -187,10 +190,10 @@ def _run(
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, with this package importable even if it was found through ``sys.path`` alone."""
+    """That of this process without a launcher's, and with this package importable however it was found."""
     root = str(Path(audiolm_compress.__file__).parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {name: value for name, value in os.environ.items() if not name.startswith(_LAUNCH)}
+    own = {name: value for name, value in os.environ.items() if not _LAUNCH.fullmatch(name)}
     return own | {"PYTHONPATH": os.pathsep.join(paths)}
 
 

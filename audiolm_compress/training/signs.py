@@ -28,7 +28,7 @@ def _store() -> Store:
     NCCL's and gloo's threads use theirs; a shared one would serve one of them at a time.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    server = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(minutes=5))
+    server = TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=30))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return PrefixStore(f"audiolm_compress/{attempt}", server)
 
