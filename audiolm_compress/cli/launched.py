@@ -51,10 +51,9 @@ def failing() -> Iterator[bool]:
         yield True
         return
     yield first
-    if first:
-        signs.leave(_TOLD)
-        return
     end = time.monotonic() + _PATIENCE
-    with suppress(RuntimeError):  # the process that kept the signs has told and ended
+    with suppress(RuntimeError):  # the process that kept the signs has ended
+        if first:
+            signs.leave(_TOLD)
         while not signs.is_left(_TOLD) and time.monotonic() < end:
             time.sleep(0.05)

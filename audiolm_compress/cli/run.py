@@ -18,6 +18,7 @@ Examples:
 Several GPUs (or, without one, several processes) that share calibration,
 training and the answers to the test clips; the first alone times the models:
   accelerate launch --multi_gpu --num_processes 4 -m audiolm_compress run RECIPE
+The launcher allows each process one CPU thread, unless --threads is given.
 """
 
 
@@ -51,10 +52,9 @@ def run(
             recipe, baseline=baseline, out=out, device=device, overrides=overrides, progress=progress
         )
     disband()
-    code = 0 if result.report.goals_met else GOALS_MISSED
     if not main:
         return 0
     console = Console()
     console.print(result.report)
     console.print(f"Saved in {result.path}", highlight=False, soft_wrap=True)
-    return code
+    return 0 if result.report.goals_met else GOALS_MISSED

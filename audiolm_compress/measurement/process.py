@@ -113,7 +113,8 @@ def _scored(found: Sequence[dict[str, Any]], seed: int) -> Measurements:
     own = len(found[0]["places"])
     notes = measured.notes
     if len(found) > 1:
-        notes += (f"{len(found)} processes shared the answers; that of the peak memory gave {own} of them",)
+        shared = f"{len(found)} processes shared the answers"
+        notes += (f"{shared}; peak memory is of the first, which gave {own} of {len(answers)}",)
     scores = score([answers[place] for place in sorted(answers)], seed)
     return replace(
         measured,
