@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from audiolm_compress.devices import choose_device
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.measurements import Measurements
@@ -15,6 +14,7 @@ from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, data_settings
 from audiolm_compress.report import Report
 from audiolm_compress.run_data import clip_source
+from audiolm_compress.training.shards import from_main, own_device
 
 
 def benchmark(
@@ -27,6 +27,8 @@ def benchmark(
     progress: Progress | None = None,
 ) -> Report:
     """Compare two models: size, memory, latency and quality, with intervals of the differences.
+
+    All processes of a launch must call it; they share the answers, and all get the report.
 
     Args:
         models: the baseline and the candidate; anything that ``load_model`` takes.
@@ -42,11 +44,11 @@ def benchmark(
     """
     if len(models) != 2:
         raise AudioLMError(f"benchmark: compares two models, baseline and candidate; found {len(models)}")
-    device = choose_device(device)
+    device = own_device(device)
     baseline, candidate = measure_models(
         models, data, settings=settings, device=device, seed=seed, progress=progress
     )
-    return Report.of(baseline, candidate, environment=describe_environment(device, seed))
+    return from_main(Report.of(baseline, candidate, environment=describe_environment(device, seed)))
 
 
 def measure_models(

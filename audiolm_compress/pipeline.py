@@ -4,12 +4,16 @@
 
 What is reported is what was saved and loaded again. Where passes have changed prompts or decode settings, the
 baseline is measured once more under those of the candidate (``fair_baseline.py``).
+
+Under ``accelerate launch`` all processes go through the loop in step and share calibration, training and
+answers; the main one alone times the models and writes the folder.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,7 +22,6 @@ from typing import Any
 import torch
 
 from audiolm_compress.data.example import Example
-from audiolm_compress.devices import choose_device
 from audiolm_compress.fair_baseline import fair_baseline
 from audiolm_compress.folders import check_replaceable, whole_folder
 from audiolm_compress.measurement.environment import describe_environment
@@ -37,6 +40,7 @@ from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.training.shards import from_main, on_main, own_device
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def apply_recipe(
 ) -> Result:
     """Make a smaller model by a recipe, and measure what that cost.
 
+    All processes of a launch must call it, where they find the same files; all get the result.
+
     Args:
         recipe: YAML file, mapping or ``Recipe``.
         baseline: in place of the recipe's; anything that ``load_model`` takes.
@@ -87,7 +93,7 @@ def apply_recipe(
     recipe = with_baseline(load_recipe(recipe, overrides), baseline)
     target = Path("out", recipe.name) if out is None else Path(out)
     check_replaceable(target, store.is_model_folder)
-    device = choose_device(device)
+    device = own_device(device)
     progress = progress or Silent()
     calibration = load_calibration(recipe, progress)
     training = load_training(recipe, progress)
@@ -95,7 +101,7 @@ def apply_recipe(
     rehearsed = rehearse(recipe, calibration, progress, training.examples)
     notes = [*training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)]
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
-    with whole_folder(target, store.is_model_folder) as work:
+    with _folder_of_all(target) as work:
         if before is None:
             before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
         else:
@@ -104,7 +110,7 @@ def apply_recipe(
         own = Asking.of(model)
         steps = apply_passes(model, recipe, calibration, progress, training.examples)
         progress.start("saving, loading and comparing the two", 1)
-        store.write(model, work)
+        on_main(lambda: store.write(model, work))
         model = _reload(model, work, calibration)
         after = measure(work, clips, recipe.benchmark, name="candidate", **measuring)
         best = searched_for_itself(recipe, calibration, progress, device)
@@ -126,7 +132,8 @@ def apply_recipe(
             further=against.further,
             notes=[*against.notes, *notes],
         )
-        write_report(report, recipe, work)
+        report = from_main(report)  # seconds and devices are those of each process
+        on_main(lambda: write_report(report, recipe, work))
     return Result(model, report, target)
 
 
@@ -188,7 +195,14 @@ def searched_for_itself(
 
 def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Salmonn:
     """The model that ``folder`` holds, after making sure that it behaves as the one that was saved."""
-    saved = Behaviour.of(model, calibration)
     reloaded = load_model(folder, device=model.device)
-    saved.check(Behaviour.of(reloaded, calibration))
+    on_main(lambda: Behaviour.of(model, calibration).check(Behaviour.of(reloaded, calibration)))
     return reloaded
+
+
+@contextmanager
+def _folder_of_all(target: Path) -> Iterator[Path]:
+    """``whole_folder`` of the main process, in all of them."""
+    with ExitStack() as stack:
+        yield on_main(lambda: stack.enter_context(whole_folder(target, store.is_model_folder)))
+        on_main(stack.close)  # without an error, so that the folder becomes the target

@@ -9,12 +9,14 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+import warnings
 from types import FrameType
 from typing import NoReturn
 
 import click
 
 from audiolm_compress import __version__
+from audiolm_compress.cli import launched
 from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
 from audiolm_compress.cli.passes import passes
@@ -56,6 +58,8 @@ for _command in (run, plan, search, train, transcribe, caption, ask, bench, pass
 def main() -> NoReturn:
     """Run the command line and exit."""
     signal.signal(signal.SIGTERM, _stop)
+    if not launched.is_main():
+        warnings.simplefilter("ignore")  # the main process gives the same
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -70,13 +74,22 @@ def _run(arguments: list[str]) -> int:
         error.show()
         return USER_ERROR
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was written", err=True)
+        if launched.another_failed():  # the launcher then ends all
+            return USER_ERROR
+        if launched.is_main():
+            click.echo("interrupted; nothing was written", err=True)
         return INTERRUPTED
     except AudioLMError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        click.echo(f"error: {error}", err=True)
+        with launched.failing() as tells:
+            if tells and "--debug" in arguments:
+                traceback.print_exc()
+            if tells:
+                click.echo(f"error: {error}", err=True)
         return USER_ERROR
+    except RuntimeError:
+        if launched.another_failed():  # and has left a common operation
+            return USER_ERROR
+        raise
     return code or DONE
 
 

@@ -10,6 +10,10 @@ EXAMPLES = """\b
 Examples:
   audiolm-compress bench tiny out/gemma2_4bit
   audiolm-compress bench salmonn.yaml out/mine --data test.json --prefix /data/audio --device cuda
+
+\b
+Several GPUs share the answers; the first alone times the models:
+  accelerate launch --multi_gpu --num_processes 4 -m audiolm_compress bench MODELS
 """
 
 
@@ -45,14 +49,18 @@ def bench(
 
     from audiolm_compress.cli.progress import shown_progress
     from audiolm_compress.comparison import measure_models
-    from audiolm_compress.devices import choose_device
     from audiolm_compress.recipe import data_settings
     from audiolm_compress.report import rows
     from audiolm_compress.report.table import table
+    from audiolm_compress.training.shards import disband, own_device, processes
 
+    main = processes().is_main_process
     data = data_settings(test=files or ("tiny",), prefix=prefix)
     with shown_progress() as progress:
-        sides = measure_models(models, data, device=choose_device(device), progress=progress)
+        sides = measure_models(models, data, device=own_device(device), progress=progress)
+    disband()
+    if not main:
+        return
     shown = table("Models on the same clips", rows.HEADER)
     for name, side in zip(models, sides, strict=True):
         shown.add_row(*rows.main_row(name, side))

@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from audiolm_compress.cli.launched import is_main
 from audiolm_compress.passes.base import Progress as ProgressProtocol
+from audiolm_compress.passes.base import Silent
 
 
 class Bars:
@@ -64,7 +66,10 @@ class Lines:
 
 @contextmanager
 def shown_progress() -> Iterator[ProgressProtocol]:
-    """Progress on standard error, in the form that it can show."""
+    """Progress on standard error, in the form that it can show; of several processes, of the main one."""
+    if not is_main():
+        yield Silent()
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Lines()

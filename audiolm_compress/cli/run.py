@@ -13,6 +13,12 @@ Examples:
   audiolm-compress run recipes/gemma2_4bit.yaml
   audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
   audiolm-compress run recipes/gemma2_4bit.yaml --set passes.6.bits=3 --set passes.6.group_size=16
+
+\b
+Several GPUs (or, without one, several processes) that share calibration,
+training and the answers to the test clips; the first alone times the models:
+  accelerate launch --multi_gpu --num_processes 4 -m audiolm_compress run RECIPE
+The launcher allows each process one CPU thread, unless --threads is given.
 """
 
 
@@ -38,11 +44,16 @@ def run(
 
     from audiolm_compress.cli.progress import shown_progress
     from audiolm_compress.pipeline import apply_recipe
+    from audiolm_compress.training.shards import disband, processes
 
+    main = processes().is_main_process
     with shown_progress() as progress:
         result = apply_recipe(
             recipe, baseline=baseline, out=out, device=device, overrides=overrides, progress=progress
         )
+    disband()
+    if not main:
+        return 0
     console = Console()
     console.print(result.report)
     console.print(f"Saved in {result.path}", highlight=False, soft_wrap=True)

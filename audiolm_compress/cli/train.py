@@ -69,16 +69,16 @@ def train(
     from audiolm_compress.cli.progress import shown_progress
     from audiolm_compress.recipe_source import Source
     from audiolm_compress.salmonn.upstream_config import read_config
-    from audiolm_compress.training.shards import processes
+    from audiolm_compress.training.shards import disband, processes
     from audiolm_compress.training.stage import BEST, MODEL, train_stage
     from audiolm_compress.training.stage_config import stage_config
 
+    main = processes().is_main_process
     path = Path(config)
     source = Source.of_mapping(read_config(path))
     for override in overrides:
         source.set(override)
     checked = stage_config(source.content, path)
-    main = processes().is_main_process
     try:
         with shown_progress() as progress:
             stage = train_stage(
@@ -91,8 +91,7 @@ def train(
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         return INTERRUPTED
-    if processes().num_processes > 1:
-        processes().destroy_process_group()
+    disband()
     if not main:
         return 0
     console = Console(highlight=False, soft_wrap=True)

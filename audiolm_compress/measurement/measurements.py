@@ -96,6 +96,11 @@ class ClipResult:
         """How the clip is scored."""
         return task_kind(self.task)
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ClipResult:
+        """Read the JSON form, that of ``asdict``."""
+        return cls(**{**content, "references": tuple(content["references"])})
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -187,9 +192,7 @@ class Measurements:
                 "noise_latency": _latency(values["noise_latency"]),
                 "intervals": {name: (low, high) for name, (low, high) in values["intervals"].items()},
                 "skipped": tuple((path, reason) for path, reason in values["skipped"]),
-                "clips": tuple(
-                    ClipResult(**clip | {"references": tuple(clip["references"])}) for clip in values["clips"]
-                ),
+                "clips": tuple(ClipResult.from_dict(clip) for clip in values["clips"]),
                 "notes": tuple(values["notes"]),
                 "transformers_latency": None if in_transformers is None else _latency(in_transformers),
             }

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
+
+import torch
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import batches
@@ -36,31 +39,58 @@ class Scores:
     notes: tuple[str, ...]
 
 
+def own_batches(
+    examples: Sequence[Example], size: int, share: tuple[int, int]
+) -> list[tuple[int, list[Example]]]:
+    """The batches that one of several processes answers, with their numbers among those of all.
+
+    Whole batches are shared, so that each is what it would be for one process: padding to the longest clip
+    of a batch can round differently.
+    """
+    first, step = share
+    return list(islice(enumerate(batches(examples, size)), first, None, step))
+
+
 def answer_clips(
     model: Salmonn,
     examples: Sequence[Example],
     settings: BenchmarkSettings,
     advance: Callable[[int], None],
-) -> tuple[ClipResult, ...]:
-    """Answer every clip with the instruction of its task; batches hold one task, results keep the order."""
-    texts: dict[int, str] = {}
-    for batch in batches(examples, settings.batch_size):
+    *,
+    seed: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> dict[int, ClipResult]:
+    """Answer clips with the instruction of their task; batches hold one task.
+
+    Args:
+        model: what answers.
+        examples: all clips.
+        settings: batch size and changes to the decode settings.
+        advance: called with the number of clips that were answered.
+        seed: with the number of the batch, of sampling where the decode settings sample.
+        share: which of how many processes this is.
+
+    Returns:
+        Place of the clip among ``examples`` -> its answer, in the order of the places.
+    """
+    places = {id(example): place for place, example in enumerate(examples)}
+    found = {}
+    for number, batch in own_batches(examples, settings.batch_size, share):
         task = batch[0].task
         decode = model.decode_settings(task, **settings.decode_changes(task))
+        torch.manual_seed(seed + number)
         answers = model.texts(model.generate_ids(model.prepare_examples(batch), decode), decode)
-        texts |= {id(example): text for example, text in zip(batch, answers, strict=True)}
+        for example, text in zip(batch, answers, strict=True):
+            found[places[id(example)]] = ClipResult(
+                testset_id=example.id,
+                task=example.task,
+                text=text,
+                references=example.references or (example.text,),
+                path=str(example.path or ""),
+                seconds=len(example.waveform) / SAMPLE_RATE,
+            )
         advance(len(batch))
-    return tuple(
-        ClipResult(
-            testset_id=example.id,
-            task=example.task,
-            text=texts[id(example)],
-            references=example.references or (example.text,),
-            path=str(example.path or ""),
-            seconds=len(example.waveform) / SAMPLE_RATE,
-        )
-        for example in examples
-    )
+    return dict(sorted(found.items()))
 
 
 def used_decode(model: Salmonn, examples: Sequence[Example], settings: BenchmarkSettings) -> dict[str, Any]:

@@ -18,6 +18,8 @@ class Request(Settings):
         seed: of the noise and of sampling, where the decode settings sample.
         allow_missing: passed on to ``load_model``.
         asking: prompts and decode settings in the place of the model's own.
+        share: which of how many processes this is, from 0; of several, all answer a share of the clips, and
+            the first measures everything else.
     """
 
     source: str
@@ -27,3 +29,4 @@ class Request(Settings):
     seed: int
     allow_missing: bool = False
     asking: Asking | None = None
+    share: tuple[int, int] = (0, 1)

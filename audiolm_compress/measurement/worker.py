@@ -2,9 +2,14 @@
 
     python -m audiolm_compress.measurement.worker REQUEST RESULT
 
-REQUEST is a JSON file (see ``Request``). RESULT is written as a whole at the end: ``{"measurements": ...}``,
-without scores yet, or ``{"error": {"type", "message"}}``. Progress goes to standard output, one JSON object a
-line: ``{"start": "reading", "total": 12}`` and ``{"advance": 1}``; what libraries print, to standard error.
+REQUEST is a JSON file (see ``Request``). RESULT is written as a whole at the end: ``{"measurements", "clips",
+"places"}``, the answers with their places among all clips and without scores yet, or ``{"error": {"type",
+"message"}}``. Progress goes to standard output, one JSON object a line: ``{"start": "reading", "total": 12}``
+and ``{"advance": 1}``; what libraries print, to standard error.
+
+Where several processes share the clips, each answers its share, and the first alone measures. It says
+``{"pause": "timed"}`` when the others may begin, and ``{"pause": "answered"}`` before it times on and they
+must be done; each time it goes on when a line comes from standard input.
 """
 
 from __future__ import annotations
@@ -13,12 +18,14 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
-from audiolm_compress.data.loading import load_examples
+from audiolm_compress.data.example import Example
+from audiolm_compress.data.loading import Examples, load_examples
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.latency import (
@@ -28,19 +35,21 @@ from audiolm_compress.measurement.latency import (
     steps,
     transformers_latency,
 )
-from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.measurement.memory import PeakMeter
-from audiolm_compress.measurement.quality import answer_clips, used_decode
+from audiolm_compress.measurement.quality import answer_clips, own_batches, used_decode
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
 from audiolm_compress.salmonn.load import load_model
+from audiolm_compress.salmonn.model import Salmonn
 
 
 class Reporter:
-    """Sends progress to the parent process."""
+    """Sends progress to the parent process, and waits for its word."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, replies: TextIO | None = None) -> None:
         self._stream = stream
+        self._replies = replies
 
     def start(self, description: str, total: int) -> None:
         """A line of ``total`` steps begins."""
@@ -49,6 +58,12 @@ class Reporter:
     def advance(self, count: int = 1) -> None:
         """``count`` steps are done."""
         self._send({"advance": count})
+
+    def pause(self, moment: str) -> None:
+        """Say how far the work is and wait until it may go on."""
+        assert self._replies is not None
+        self._send({"pause": moment})
+        self._replies.readline()
 
     def _send(self, message: dict[str, Any]) -> None:
         print(json.dumps(message), file=self._stream, flush=True)
@@ -59,25 +74,21 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
 
     The latency comes before the quality, so that every model meets it in the same state.
     """
-    settings, spec = request.settings, request.clips
-    device = torch.device(request.device)
+    found, answers = measure_share(request, progress)
+    return replace(found, clips=tuple(answers.values()))
+
+
+def measure_share(request: Request, progress: Reporter) -> tuple[Measurements, dict[int, ClipResult]]:
+    """Measurements without answers, and the answers to this process's share of the clips by their places."""
+    settings, device = request.settings, torch.device(request.device)
+    shared = request.share[1] > 1
     torch.manual_seed(request.seed)
-    loaded = load_examples(
-        spec.test,
-        prefix=spec.prefix,
-        channel=spec.channel,
-        on_bad_audio=spec.on_bad_audio,
-        limit=settings.max_clips,
-    )
+    loaded = _load_clips(request)
     examples = loaded.examples
     progress.start("loading the model", 1)
     meter = PeakMeter(device)
     begin = time.perf_counter()
-    model = load_model(request.source, device=request.device, allow_missing=request.allow_missing)
-    if request.asking is not None:
-        request.asking.give(model)
-    model.runtime = settings.runtime
-    slow_kernels = prepare_modules(model)
+    model, slow_kernels = _load_model(request)
     load_seconds = time.perf_counter() - begin
     meter.loaded()
     progress.advance()
@@ -86,15 +97,18 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
     meter.noise_protocol_begins()
     on_noise = noise_latency(model, settings, request.seed, progress.advance)
     meter.noise_protocol_ends()
-    progress.start("answering all clips", len(examples))
-    clips = answer_clips(model, examples, settings, progress.advance)
+    if shared:
+        progress.pause("timed")
+    answers = _answers(model, examples, request, progress)
     memory = meter.result()
+    if shared:
+        progress.pause("answered")
     in_transformers = None
     if settings.latency.transformers:  # after the memory is known, to which it must not add
         progress.start("timing answers in transformers' generate", clip_steps(settings, len(examples)))
         in_transformers = transformers_latency(model, examples, settings, progress.advance)
     by_part = model.weight_bytes()
-    return Measurements(
+    found = Measurements(
         source=request.source,
         weight_bytes=sum(by_part.values()),
         weight_bytes_by_part=by_part,
@@ -109,12 +123,52 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
         counts=loaded.counts(),
         skipped=tuple(loaded.bad),
         decode=used_decode(model, examples, settings),
-        clips=clips,
+        clips=(),
         environment=describe_environment(device, request.seed) | {"kernels": kernel_report(model)},
         load_seconds=load_seconds,
         notes=(*filter(None, [model.runtime_note]), *slow_kernels, *_notes(on_clips.tokens)),
         transformers_latency=in_transformers,
     )
+    return found, answers
+
+
+def answer_share(request: Request, progress: Reporter) -> dict[int, ClipResult]:
+    """The answers of a process that measures nothing; its share may be empty."""
+    examples = _load_clips(request).examples
+    if not own_batches(examples, request.settings.batch_size, request.share):
+        return {}
+    model, _ = _load_model(request)
+    return _answers(model, examples, request, progress)
+
+
+def _load_clips(request: Request) -> Examples:
+    spec = request.clips
+    return load_examples(
+        spec.test,
+        prefix=spec.prefix,
+        channel=spec.channel,
+        on_bad_audio=spec.on_bad_audio,
+        limit=request.settings.max_clips,
+    )
+
+
+def _load_model(request: Request) -> tuple[Salmonn, list[str]]:
+    """As it is to be measured, and notes on kernels that will be slow."""
+    model = load_model(request.source, device=request.device, allow_missing=request.allow_missing)
+    if request.asking is not None:
+        request.asking.give(model)
+    model.runtime = request.settings.runtime
+    return model, list(prepare_modules(model))
+
+
+def _answers(
+    model: Salmonn, examples: list[Example], request: Request, progress: Reporter
+) -> dict[int, ClipResult]:
+    settings, share = request.settings, request.share
+    own = sum(len(batch) for _, batch in own_batches(examples, settings.batch_size, share))
+    which = "all" if share[1] == 1 else f"{own} of {len(examples)}"
+    progress.start(f"answering {which} clips", own)
+    return answer_clips(model, examples, settings, progress.advance, seed=request.seed, share=share)
 
 
 def main(arguments: list[str]) -> int:
@@ -125,8 +179,15 @@ def main(arguments: list[str]) -> int:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     request = Request.model_validate_json(request_file.read_text(encoding="utf-8"))
+    reporter = Reporter(stream, sys.stdin)
+    content: dict[str, Any] = {}
     try:
-        content: dict[str, Any] = {"measurements": measure_here(request, Reporter(stream)).to_dict()}
+        if request.share[0] == 0:
+            found, answers = measure_share(request, reporter)
+            content["measurements"] = found.to_dict()
+        else:
+            answers = answer_share(request, reporter)
+        content |= {"places": list(answers), "clips": [asdict(clip) for clip in answers.values()]}
     except AudioLMError as error:
         content = {"error": {"type": type(error).__name__, "message": str(error)}}
     partial = result_file.with_suffix(".partial")

@@ -14,6 +14,7 @@ from audiolm_compress.pipeline import apply_recipe
 from audiolm_compress.search.baseline import shared_baseline
 from audiolm_compress.search.objectives import OBJECTIVES, require_measured, values
 from audiolm_compress.search.space import Space
+from audiolm_compress.training.shards import processes
 
 if TYPE_CHECKING:
     from audiolm_compress.search.results import Results
@@ -52,8 +53,14 @@ def search_recipe(
         All trials, the Pareto front and the best; the same is in the study's folder.
 
     Raises:
-        AudioLMError: recipe, baseline or data cannot be used, or optuna is not installed.
+        AudioLMError: recipe, baseline or data cannot be used, optuna is not installed, or several processes
+            were launched together.
     """
+    if processes().num_processes > 1:
+        raise AudioLMError(
+            f"search: runs in one process, but {processes().num_processes} were launched together; start "
+            "the same command plainly, as often as you like: all work on one study"
+        )
     missing = [name for name in _NEEDS if find_spec(name) is None]
     if missing:
         raise AudioLMError(

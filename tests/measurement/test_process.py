@@ -13,9 +13,11 @@ import pytest
 import soundfile
 import torch
 
+from audiolm_compress.data.loading import load_examples
 from audiolm_compress.errors import AudioLMError, DataError
-from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.measurement.process import measure
+from audiolm_compress.measurement.quality import answer_clips
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.measurement.worker import Reporter, measure_here
@@ -109,6 +111,26 @@ def test_measuring_as_another_model_is_asked(
     assert found.decode["asr"] == model.decode["default"].model_dump()
     waveform = torch.from_numpy(soundfile.read(annotation.parent / "2.wav", dtype="float32")[0])
     assert found.clips[2].text == model.generate([waveform], "asr")[0]
+
+
+def test_shares_of_the_answers_are_those_of_one_process(
+    annotation: Path, small_model: Callable[[str], Salmonn]
+) -> None:
+    """Also where the decode settings sample."""
+    model = small_model("llama")
+    examples = load_examples(annotation).examples
+    decode = {"max_new_tokens": 6, "do_sample": True, "temperature": 2.0, "num_beams": 1}
+    settings = BenchmarkSettings.model_validate({"batch_size": 1, "decode": {"asr": decode, "aac": decode}})
+
+    def answered(*share: int) -> dict[int, ClipResult]:
+        return answer_clips(model, examples, settings, lambda count: None, seed=3, share=(share[0], share[1]))
+
+    whole, shares = answered(0, 1), [answered(index, 3) for index in (2, 0, 1)]
+    assert list(whole) == [0, 1, 2, 3]
+    assert sorted(map(len, shares)) == [1, 1, 2]
+    assert shares[0] | shares[1] | shares[2] == whole
+    assert len({clip.text for clip in whole.values()}) == 4
+    assert answered(4, 5) == {}
 
 
 @pytest.mark.slow
