@@ -1,7 +1,7 @@
 """Puts the tables of result files into README.md.
 
-They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, recipes, recovery, full size or
-gptq.
+They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, recipes, recovery, asking,
+full size or gptq.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FIRST = "gemma2_4bit"  # the recipe whose whole report the README shows
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|recipes|recovery|full size|gptq): (?P<file>\S+) -->\n).*?(<!-- end -->)",
+    r"(<!-- (?P<kind>report|recipes|recovery|asking|full size|gptq): (?P<file>\S+) -->\n).*?(<!-- end -->)",
     re.DOTALL,
 )
 _COLUMNS = {
@@ -101,7 +101,24 @@ def recovery(result: dict[str, Any]) -> str:
     return _table(rows)
 
 
-TABLES = {"recipes": recipes, "recovery": recovery, "full size": full_size, "gptq": gptq}
+def asking(result: dict[str, Any]) -> str:
+    """A table of ``asking.py``."""
+    rows = [["", "WER", "CIDEr-D"]]
+    for stage in result["stages"]:
+        behind = "" if stage is result["stages"][0] else "after "
+        name = f"{behind}{stage['stage']}"
+        rows.append([name, *(f"{stage['test'][metric]:.3f}" for metric in _METRICS)])
+    rows.append(["as it was trained", *(f"{result['own'][metric]:.3f}" for metric in _METRICS)])
+    return _table(rows)
+
+
+TABLES = {
+    "recipes": recipes,
+    "recovery": recovery,
+    "asking": asking,
+    "full size": full_size,
+    "gptq": gptq,
+}
 
 
 def expectation(entry: dict[str, Any]) -> str:

@@ -54,7 +54,6 @@ def test_every_recipe_is_known() -> None:
         "gemma2_smallest",
         "latency_first",
         "llama3_4bit",
-        "prompt_and_decoding",
         "search_gemma2",
     ]
     for file in files:
