@@ -3,8 +3,8 @@
     python benchmarks/asking.py
 
 `tiny` gets the decode settings of the upstream hackathon's evaluation (4 beams, sampling, repetition penalty
-1.7, one setting for both tasks) and a system text with other words for each task, none of which it was trained
-with. Then the two passes of asking.yaml search on validation clips. Reported are the metric on the clips that
+1.7, one setting for both tasks) and a system text with other words for each task, none of which it knows
+yet. Then the two passes of asking.yaml search on validation clips. Reported are the metric on the clips that
 may decide, on those held out of the search, and on the test clips, before and after each pass.
 
 Writes results/asking_tiny.json. It shows that the searches find back what a model was trained with; how much

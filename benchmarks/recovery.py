@@ -42,7 +42,8 @@ def quality(model: Salmonn, recipe: Recipe, progress: Progress, name: str) -> di
     clips = clip_source(recipe.data)
     examples = load_examples(clips.test, prefix=clips.prefix, channel=clips.channel).examples
     progress.start(f"{name}: answering", len(examples))
-    scores = score(answer_clips(model, examples, recipe.benchmark, progress.advance), recipe.seed)
+    answers = answer_clips(model, examples, recipe.benchmark, progress.advance, seed=recipe.seed)
+    scores = score(list(answers.values()), recipe.seed)
     return {"wer": scores.wer, "cider_d": scores.cider_d}
 
 
