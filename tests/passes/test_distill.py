@@ -11,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from audiolm_compress.data.augment import Augmentation
 from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes import Cast, Distill, Gptq, QuantizeEmbedding, VocabTrim
@@ -78,6 +79,21 @@ def test_heals_dropped_layers(student: Load, lessons: Context) -> None:
     )
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model.training
+
+
+def test_learns_in_16_bit_products(student: Load, lessons: Context) -> None:
+    model = student()
+    model.keep_layers("speech_encoder", [0, 2])
+    report = Distill(mixed_precision="bf16", **SHORT).apply(model, lessons)
+    was, now = losses(report, "speech")
+    assert now < was
+    assert {parameter.dtype for parameter in model.speech_encoder.parameters()} == {torch.float32}
+
+
+def test_variants_are_learned_from_and_never_judged_by(student: Load, lessons: Context) -> None:
+    settings = Distill(**SHORT | {"steps": 1}, augment=Augmentation(copies=2))
+    report = settings.apply(student(), lessons)
+    assert (report.figures["clips"], report.figures["held_out_clips"]) == (3 * 3, 1)
 
 
 def test_what_does_not_help_is_taken_back(student: Load, lessons: Context) -> None:
