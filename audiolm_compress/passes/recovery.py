@@ -181,7 +181,7 @@ def recover(
             raise PassError(f"{settings.kind}: {error}") from error
     with _learning(model, trained):
         lessons = _teach(teacher, examples, settings.kind, context.progress)
-        student = Student(model, examples, lessons, weights, settings.temperature, teacher)
+        student = Student(model, examples, lessons, weights, settings.temperature, teacher, context.features)
         unlike = sum("logits" not in lesson for lesson in lessons) if "logits" in weights else 0
         if unlike:
             notes.append(f"{unlike} clips have no loss on logits: the baseline writes their texts otherwise")

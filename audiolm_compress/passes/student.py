@@ -1,7 +1,7 @@
 """The student's side of a recovery: it hears clips, reads texts, and is told how far it is from its lessons.
 
 What nothing trained can change is computed once a clip: the states of a frozen encoder, or the audio tokens
-where encoders and connector are frozen. It is kept in memory.
+where encoders and connector are frozen. It is kept on disk, beside the lessons, or in memory.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from audiolm_compress.passes.distillation import logit_loss, state_loss
 from audiolm_compress.passes.teacher import Teacher, tapped, text_logits
 from audiolm_compress.salmonn.hearing import AudioTokens
 from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.training.features import FeatureCache, digest, fingerprint
 
 if TYPE_CHECKING:
     from audiolm_compress.passes.recovery import Losses
@@ -64,6 +65,7 @@ class Student(nn.Module):
         weights: loss -> weight, see ``teachable``.
         temperature: of the loss on logits.
         teacher: whose shared tokens and layer maps the lessons follow; None without lessons.
+        features: keeps what frozen parts give; None keeps it in memory.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Student(nn.Module):
         weights: Mapping[str, float],
         temperature: float,
         teacher: Teacher | None,
+        features: FeatureCache | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -83,10 +86,12 @@ class Student(nn.Module):
         self.audio_layers = tuple(teacher.wanted.audio_layers or ()) if teacher else ()
         self.columns = teacher.columns[0] if teacher and teacher.columns else None
         self._kept: dict[tuple[str, int], Tensor] = {}
+        self._features = features
         trained = {name.partition(".")[0] for name, p in model.named_parameters() if p.requires_grad}
         self._frozen = {part for part in model.parts() if part not in trained}
         self._deep = bool(weights.keys() & {"connector", "logits", "text"})
         self._hears = bool(trained & {"speech_encoder", "audio_encoder", "connector"})
+        self._identity = "" if features is None else _identity(model, self._frozen - {"llm"})
 
     def train(self, mode: bool = True) -> Student:
         """Switch the dropout of adapters; everything else computes as it will answer."""
@@ -191,11 +196,19 @@ class Student(nn.Module):
         return encode([self.examples[index].waveform])[0]
 
     def _remembered(self, what: str, index: int, compute: Callable[[], Tensor]) -> Tensor:
-        key = (what, index)
-        if key not in self._kept:
+        if self._features is not None:
+            key = digest(self._identity, what, self.examples[index].waveform)
+            return self._features.get(key, lambda: {"kept": compute()})["kept"].to(self.model.device)
+        if (what, index) not in self._kept:
             with torch.no_grad():
-                self._kept[key] = compute()
-        return self._kept[key]
+                self._kept[what, index] = compute()
+        return self._kept[what, index]
+
+
+def _identity(model: Salmonn, parts: set[str]) -> str:
+    """What the outputs of frozen parts depend on, beside the clip."""
+    found = [fingerprint(model.parts()[part]) for part in sorted(parts)]
+    return digest("student", *sorted(parts), *found, model.bucket_seconds)
 
 
 def said(inputs: Inputs) -> Tensor:

@@ -222,6 +222,20 @@ def test_lessons_are_kept_for_the_next_pass(student: Load, lessons: Context, tmp
     assert cache.computed == 4
 
 
+def test_what_frozen_parts_give_is_kept_beside_the_lessons(
+    student: Load, lessons: Context, tmp_path: Path
+) -> None:
+    """With a cache on disk or without one: the same weights."""
+    results = []
+    for features in (None, FeatureCache(tmp_path, 2**30)):
+        model = student()
+        lessons.rng.manual_seed(5)
+        Distill(parts=("connector",), **SHORT).apply(model, replace(lessons, features=features))
+        results.append(state(model))
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+    assert features is not None and features.found > features.computed > 0
+
+
 def test_training_clips_go_before_calibration(student: Load, lessons: Context) -> None:
     few = lessons.calibration[:3]
     context = replace(lessons, training=few)
