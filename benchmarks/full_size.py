@@ -12,7 +12,7 @@ with those of another machine. Needs 24 GiB of memory and 10 GiB of disk for tem
 Arrangements:
     upstream         encoders in float32, padded to 30 s; LLM in bfloat16, LoRA unmerged
     seed             the same encoders and LoRA, the LLM's layers in 4 bit, its 16-bit embedding untrimmed
-    the recipes      recipes/gemma2_4bit.yaml and recipes/gemma2_smallest.yaml (or llama3_4bit.yaml)
+    the recipe       recipes/gemma2_4bit.yaml (or llama3_4bit.yaml)
 
 Writes results/full_size_<llm>.json and .svg.
 """
@@ -47,7 +47,7 @@ from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.load import load_model
 
 ROOT = Path(__file__).parent
-RECIPES = {"gemma-2-2b": ("gemma2_4bit", "gemma2_smallest"), "llama-3.2-3b": ("llama3_4bit",)}
+RECIPES = {"gemma-2-2b": ("gemma2_4bit",), "llama-3.2-3b": ("llama3_4bit",)}
 SECONDS = (10, 30)
 COLUMNS = ("weight_bytes", "peak_memory_bytes", "ttft_10s", "ttft_30s", "tpot_10s")
 

@@ -23,7 +23,7 @@ from audiolm_compress.salmonn.load import TINY, load_model
 
 ROOT = Path(__file__).parent.parent
 AT_REAL_SIZE = {
-    "full_size_gemma-2-2b.json": ["gemma2_4bit", "gemma2_smallest"],
+    "full_size_gemma-2-2b.json": ["gemma2_4bit"],
     "full_size_llama-3.2-3b.json": ["llama3_4bit"],
 }
 README = (ROOT / "README.md").read_text(encoding="utf-8")
