@@ -169,7 +169,7 @@ class Int8Pack(Dequantized):
 def _with_product(linear: nn.Linear, product: Product) -> Int8Linear:
     """An 8-bit layer that computes with ``product``, whatever it would choose."""
     layer = Int8Linear.from_linear(linear)
-    layer._hold(product.arrange(layer._stored()))
+    layer._hold(product.arrange(layer.stored()))
     layer.kernel = product
     return layer
 

@@ -85,7 +85,7 @@ class Distill(Recovery):
         self._trained(sketch.model)
         for part, layers in self._maps(sketch.model).items():
             self._check_map(part, layers, sketch.model, None)
-        self.predict_training(sketch)
+        self.predict_training(sketch, self.parts)
 
     def _maps(self, model: Salmonn) -> dict[str, Mapping[int, int]]:
         maps = {"speech_encoder": self.speech_layers, "audio_encoder": self.audio_layers}

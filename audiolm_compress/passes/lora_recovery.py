@@ -134,7 +134,7 @@ class LoraRecovery(Recovery):
     def predict(self, sketch: Sketch) -> None:
         """Adapters that stay take bytes; time is the teacher's look at the clips and the training."""
         layers, _ = self._targets(sketch.model)
-        self.predict_training(sketch)
+        self.predict_training(sketch, {*self.parts, *(["connector"] if self.train_connector else [])})
         for name, layer in layers.items():
             if not self._folds(layer):
                 sketch.model.replace_module(name, AdaptedLinear(layer, self.rank, floating_type(layer)))

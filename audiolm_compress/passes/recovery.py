@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -100,15 +100,21 @@ class Recovery(Pass):
             update={"epochs": None, "steps": 2, "minutes": None, "clips": None, "augment": Augmentation()}
         )
 
-    def predict_training(self, sketch: Sketch) -> None:
-        """Count the teacher's look at every clip and the student's steps."""
+    def predict_training(self, sketch: Sketch, trained: Collection[str]) -> None:
+        """Count the baseline's look at every clip and the student's steps.
+
+        What is trained in ``trained`` parts costs a backward pass there and in all that follows; encoders
+        before it are run once a clip.
+        """
         clips = min(self.clips or sketch.training_clips, sketch.training_clips) * (1 + self.augment.copies)
-        sketch.run_clips(clips)
+        sketch.run_baseline(clips)
         if self.epochs is not None:
             seen = clips * self.epochs
         else:
             seen = (self.steps or 0) * self.batch_size * self.accumulation
-        sketch.run_clips(_TRAINING_FLOPS * seen)
+        moved = {*trained, "llm"} | ({"connector"} if set(trained) - {"llm"} else set())
+        for part in sketch.model.parts():
+            sketch.run_part(part, _TRAINING_FLOPS * seen if part in moved else clips)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class ScaleRecovery(Recovery):
     def predict(self, sketch: Sketch) -> None:
         """No size changes; time is the teacher's look at the clips and the training."""
         self._targets(sketch.model)
-        self.predict_training(sketch)
+        self.predict_training(sketch, self.parts)
 
     def _targets(
         self, model: Salmonn

@@ -40,6 +40,14 @@ class Sketch:
     notes: list[str] = field(default_factory=list)
     training: Sequence[Example] = ()
 
+    def __post_init__(self) -> None:
+        """Note what the untouched baseline computes for a clip."""
+        self._baseline: dict[torch.dtype, float] = {}
+        costs = part_costs(self.layers(), Clip.of(self.model), self.model)
+        for part in self.model.parts():
+            for dtype, flops in costs[part].flops.items():
+                self._baseline[dtype] = self._baseline.get(dtype, 0.0) + flops
+
     @property
     def calibration_clips(self) -> int:
         """How many clips the passes will get; 128, a recipe's default, if they are not known."""
@@ -79,6 +87,11 @@ class Sketch:
         """Count the work of running the whole model on ``clips`` calibration clips."""
         for part in self.model.parts():
             self.run_part(part, clips)
+
+    def run_baseline(self, clips: float) -> None:
+        """Count the work of running the untouched baseline, as a teacher, on ``clips`` clips of 10 s."""
+        for dtype, flops in self._baseline.items():
+            self.runs[dtype] = self.runs.get(dtype, 0.0) + clips * flops
 
     @contextmanager
     def empty(self) -> Iterator[None]:

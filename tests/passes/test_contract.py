@@ -27,7 +27,7 @@ TEXT = {"speech": 0, "audio": 0, "connector": 0, "logits": 0, "text": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "unpad_audio": {},
     "audio_token_rate": {"window_seconds": 0.5},
-    "distill": {"clips": 2, "steps": 1, "losses": TEXT},
+    "distill": {"clips": 4, "steps": 1, "losses": TEXT, "learning_rate": 1e-5},
     "drop_audio_encoder": {},
     "layer_drop": {"part": "speech_encoder", "keep": 2, "loss_clips": 2},
     "low_rank": {"budget": 0.7, "loss_clips": 2},

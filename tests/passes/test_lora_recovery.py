@@ -163,8 +163,10 @@ def test_kept_adapters_go_on_beside_layers_that_are_packed_later(
 
 def test_the_connector_is_trained_along(small_model: Callable[..., Salmonn], taught: Context) -> None:
     model = small_model()
+    perturbed(model, "connector")
     before = {name: tensor.clone() for name, tensor in model.connector.state_dict().items()}
-    report = LoraRecovery(parts=("speech_encoder",), train_connector=True, **SHORT).apply(model, taught)
+    entry = {**SHORT, "learning_rate": 1e-5}
+    report = LoraRecovery(parts=("speech_encoder",), train_connector=True, **entry).apply(model, taught)
     assert {row["part"] for row in report.modules} == {"speech_encoder", "connector"}
     assert not torch.equal(before["projection.weight"], model.connector.projection.weight)
     assert not model.adapted()
@@ -175,6 +177,7 @@ def test_layers_that_learn_nothing_are_left_and_named(
 ) -> None:
     """Only Whisper's states are compared, so BEATs gets no gradient."""
     model = small_model()
+    perturbed(model, "speech_encoder")
     speech = Losses(speech=1, audio=0, connector=0, logits=0, text=0)
     parts = ("speech_encoder", "audio_encoder")
     report = LoraRecovery(parts=parts, merge="never", losses=speech, **SHORT).apply(model, taught)  # type: ignore[arg-type]
@@ -201,6 +204,7 @@ def test_what_is_impossible_is_said(small_model: Callable[..., Salmonn], taught:
         LoraRecovery(parts=("connector",), rank=4096).apply(model, taught)
     with pytest.raises(ValidationError, match="take it from parts"):
         LoraRecovery(parts=("connector",), train_connector=True)
+    perturbed(model, "connector")
     QuantizeEncoder(parts=("connector",)).apply(model, taught)
     with pytest.raises(PassError, match=r"merge is always, but .* packed"):
         LoraRecovery(parts=("connector",), merge="always", **SHORT).apply(model, taught)
