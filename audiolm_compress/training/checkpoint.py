@@ -21,7 +21,8 @@ from audiolm_compress.errors import DataError
 from audiolm_compress.training.settings import TrainSettings
 
 CHECKPOINT, BEST, CURVE = "checkpoint.pt", "best.safetensors", "curve.json"
-# What may change between the parts of a training: how long it is and what it tells, not what a step does.
+# What may change between the parts of a training: how long it is, what it tells, and how a step's batches are
+# shared out, so that one process can go on, with more accumulation, where several were.
 FREE = {"steps", "minutes", "accumulation", "log_every", "log_with", "validate_every", "save_every"}
 
 
@@ -96,7 +97,7 @@ def load_state(
     """Read the checkpoint into model, optimizer and scaler; a fresh start if there is none.
 
     Raises:
-        DataError: the file is unreadable, holds other parameters or comes from other settings.
+        DataError: the file is unreadable, holds other parameters or shapes, or comes from other settings.
     """
     path = folder / CHECKPOINT
     if not path.exists():
@@ -106,7 +107,7 @@ def load_state(
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         saved, progress = state["model"], state["progress"]
-        result = TrainResult(**progress.pop("result"))
+        here = TrainState(TrainResult(**progress.pop("result")), **progress)
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
         raise DataError(f"{path} cannot be read: {error}; remove it to begin anew") from error
     if parameters.keys() != saved.keys():
@@ -115,13 +116,23 @@ def load_state(
             f"{folder} holds a checkpoint of other parameters "
             f"(only in one of the two: {', '.join(different[:5])}); choose another folder"
         )
+    shapes = [
+        f"{name} {list(saved[name].shape)} (now {list(parameter.shape)})"
+        for name, parameter in parameters.items()
+        if saved[name].shape != parameter.shape
+    ]
+    if shapes:
+        raise DataError(
+            f"{folder} holds a checkpoint of parameters of other shapes: "
+            f"{', '.join(shapes[:5])}; choose another folder"
+        )
     _require_same(state["settings"], settings, folder)
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
-    return TrainState(result, **progress)
+    return here
 
 
 def _require_same(saved: Mapping[str, Any], settings: TrainSettings, folder: Path) -> None:

@@ -59,10 +59,17 @@ class Mean:
 
     The gradient of a step is that of the mean over all things of its batches. A loss that is a plain tensor
     has count 1: all batches weigh the same.
+
+    Raises:
+        DataError: there are no things, of which no mean exists.
     """
 
     loss: Tensor
     count: float
+
+    def __post_init__(self) -> None:
+        if self.count <= 0:
+            raise DataError(f"a loss is a mean over {self.count} things; leave such batches out of the plan")
 
 
 def train(
@@ -80,9 +87,10 @@ def train(
     """Train the parameters of ``model`` that require gradients, in place.
 
     Args:
-        model: trained where it is; of several processes, each moves it to its own device, and all begin with
-            the weights of the first. Left in evaluation mode. While training, modules whose parameters are
-            all frozen stay in evaluation mode, so that frozen encoders have no dropout.
+        model: trained where it is (see `shards.own_device` for where each of several processes should have
+            it); all processes begin with the weights of the first. Left in evaluation mode. While training,
+            modules whose parameters are all frozen stay in evaluation mode, so that frozen encoders have no
+            dropout.
         plan: the batches of an epoch, in order, always the same for the same epoch. An entry is whatever
             ``loss`` makes a batch of: indices are enough. Several processes take entries in turn.
         loss: mean loss of one batch, a scalar, and what it is a mean over. Random numbers from the global
@@ -106,9 +114,8 @@ def train(
     """
     state = processes()
     if state.num_processes > 1:
-        model.to(state.device)
         for tensor in [*model.parameters(), *model.buffers()]:
-            tensor.data.copy_(broadcast(tensor.data))
+            tensor.data.copy_(broadcast(tensor.data.to(state.device)))
     parameters, frozen = learned(model), _frozen(model)
     optimizer = _optimizer(list(parameters.values()), settings)
     device = next(iter(parameters.values())).device
@@ -215,7 +222,7 @@ def _gradients(
     if processes().num_processes > 1:
         flat = total(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
     return sums[0].item() / sums[1].item(), sums[1].item()
 
 

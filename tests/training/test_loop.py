@@ -12,12 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.training import BEST, CHECKPOINT, CURVE, Mean, TrainSettings, rate_at, train
+from audiolm_compress.training import (
+    BEST,
+    CHECKPOINT,
+    CURVE,
+    Mean,
+    TrainResult,
+    TrainSettings,
+    rate_at,
+    train,
+)
 
 POINTS = torch.linspace(-1, 1, 12).reshape(12, 1)
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(3)
     return nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 1))
 
@@ -103,6 +112,24 @@ def test_batches_weigh_as_much_as_what_they_are_means_over() -> None:
     torch.testing.assert_close(weights(parts), weights(whole))
 
 
+def test_gradients_are_clipped() -> None:
+    def length(clip_norm: float | None) -> float:
+        """Of the gradient that AdamW got in its first step."""
+        found: list[float] = []
+
+        def look(result: TrainResult, optimizer: torch.optim.Optimizer) -> None:
+            means = [state["exp_avg"].flatten() for state in optimizer.state.values()]
+            found.append(torch.cat(means).norm().item() / (1 - settings.betas[0]))
+
+        settings = TrainSettings(steps=1, learning_rate=0.01, clip_norm=clip_norm)
+        train(network(), plan, loss, settings, after_step=look)
+        return found[0]
+
+    whole = length(None)
+    assert length(whole / 2) == pytest.approx(whole / 2, rel=1e-4)
+    assert length(whole * 2) == pytest.approx(whole, rel=1e-4)
+
+
 def test_tensorboard_gets_the_curve(tmp_path: Path) -> None:
     settings = TrainSettings(steps=4, learning_rate=0.01, log_every=2, log_with=("tensorboard",))
     train(network(), plan, loss, settings, folder=tmp_path, validate=validate)
@@ -123,20 +150,20 @@ def test_a_logger_that_is_not_installed_is_named(tmp_path: Path) -> None:
 def test_frozen_modules_have_no_dropout() -> None:
     model = nn.ModuleDict({"frozen": network().requires_grad_(False), "learned": network()})
 
-    def watched(model: nn.Module, batch: list[int]) -> Tensor:
-        assert not any(module.training for module in model["frozen"].modules())  # type: ignore[index]
-        assert all(module.training for module in model["learned"].modules())  # type: ignore[index]
-        return loss(model["learned"], batch)  # type: ignore[index]
+    def watched(_: nn.Module, batch: list[int]) -> Tensor:
+        assert not any(module.training for module in model["frozen"].modules())
+        assert all(module.training for module in model["learned"].modules())
+        return loss(model["learned"], batch)
 
     train(model, plan, watched, TrainSettings(steps=1, learning_rate=0.1))
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_16_bit_products_train_weights_of_32_bit(precision: str) -> None:
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_16_bit_products_train_weights_of_32_bit(precision: str, dtype: torch.dtype) -> None:
     model = network()
 
-    def watched(model: nn.Module, batch: list[int]) -> Tensor:
-        assert model[0](POINTS).dtype in (torch.bfloat16, torch.float16)  # type: ignore[index]
+    def watched(_: nn.Module, batch: list[int]) -> Tensor:
+        assert model[0](POINTS).dtype == dtype
         return loss(model, batch)
 
     settings = TrainSettings(steps=40, learning_rate=0.05, log_every=4, mixed_precision=precision)
@@ -202,11 +229,16 @@ def test_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
         train(network(), lambda _: [], loss, settings)
     with pytest.raises(DataError, match="the loss at step 0 is nan"):
         train(network(), plan, lambda model, batch: loss(model, batch) * float("nan"), settings)
+    with pytest.raises(DataError, match="mean over 0 things"):
+        train(network(), plan, lambda model, batch: Mean(loss(model, batch), 0), settings)
     with pytest.raises(DataError, match="score is no number"):
         train(network(), plan, loss, settings, validate=lambda model: float("nan"))
     train(network(), plan, loss, settings, folder=tmp_path)
     with pytest.raises(DataError, match="other parameters"):
         train(nn.Linear(1, 1), plan, loss, settings, folder=tmp_path)
+    narrow = nn.Sequential(nn.Linear(1, 1), nn.Tanh(), nn.Dropout(0.1), nn.Linear(1, 1))
+    with pytest.raises(DataError, match=r"other shapes: 0.weight \[8, 1\] \(now \[1, 1\]\)"):
+        train(narrow, plan, loss, settings, folder=tmp_path)
     other = TrainSettings(steps=2, learning_rate=0.2, log_every=7)
     with pytest.raises(DataError, match=r"learning_rate 0.1 \(now 0.2\); take"):
         train(network(), plan, loss, other, folder=tmp_path)
