@@ -20,18 +20,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
+
+from audiolm_compress.errors import DataError
 
 _SUFFIX, _PARTIAL = ".safetensors", ".partial"
 _ROOM = 0.9  # share of the limit that is left in use once it has been reached
@@ -54,11 +56,19 @@ class FeatureCache:
             been written.
         removed: values that made room.
         too_large: values that did not fit.
+
+    Raises:
+        DataError: the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"feature cache {folder} cannot be made ({error.strerror}); name another folder"
+            ) from error
         self.limit_bytes = limit_bytes
         self.found = self.computed = self.damaged = self.removed = self.too_large = 0
         self._total, self._since_scan = 0, 0
@@ -123,11 +133,10 @@ class FeatureCache:
             self.too_large += 1
             return
         path.parent.mkdir(exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=_PARTIAL, dir=path.parent)
-        os.close(handle)
-        partial = Path(name)
+        partial = path.with_name(f".{path.stem}.{uuid4().hex}{_PARTIAL}")
         try:
-            save_file(dict(value), partial, {"checksum": _checksum(value)})
+            # Not safetensors' own writing, whose files nobody else in a shared folder could read.
+            partial.write_bytes(save(dict(value), {"checksum": _checksum(value)}))
             size = partial.stat().st_size
             partial.replace(path)
         finally:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import audiolm_compress
+from audiolm_compress.errors import DataError
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.training import FeatureCache, digest, fingerprint
 
@@ -98,6 +99,20 @@ def test_limit_holds_for_what_others_have_left(tmp_path: Path) -> None:
     small = FeatureCache(tmp_path, 3 * (VALUE + 200))
     assert sum(file.stat().st_size for file in stored(tmp_path)) <= small.limit_bytes
     assert small.removed >= 7
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs file modes")
+def test_others_of_a_shared_folder_can_read_the_values(tmp_path: Path) -> None:
+    store(FeatureCache(tmp_path / "cache", 10**6), 1)
+    (tmp_path / "plain").touch()
+    (file,) = stored(tmp_path)
+    assert file.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(DataError, match=r"taken cannot be made .*; name another folder"):
+        FeatureCache(tmp_path / "taken", 10**6)
 
 
 def test_a_value_that_does_not_fit_is_computed_and_not_kept(tmp_path: Path) -> None:
