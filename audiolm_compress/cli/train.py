@@ -70,8 +70,9 @@ def train(
     from audiolm_compress.recipe_source import Source
     from audiolm_compress.salmonn.upstream_config import read_config
     from audiolm_compress.training.shards import disband, processes
-    from audiolm_compress.training.stage import BEST, MODEL, train_stage
+    from audiolm_compress.training.stage import BEST, train_stage
     from audiolm_compress.training.stage_config import stage_config
+    from audiolm_compress.training.stage_model import MODEL
 
     main = processes().is_main_process
     path = Path(config)

@@ -21,7 +21,6 @@ import torch
 from accelerate.utils import set_seed
 from torch import nn
 
-from audiolm_compress.devices import choose_device
 from audiolm_compress.errors import DataError
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
@@ -31,7 +30,7 @@ from audiolm_compress.training.checkpoint import TrainResult, learned
 from audiolm_compress.training.features import FeatureCache
 from audiolm_compress.training.loop import Mean, train
 from audiolm_compress.training.settings import TrainSettings
-from audiolm_compress.training.shards import processes, shard, total
+from audiolm_compress.training.shards import on_main, own_device, processes, shard, total
 from audiolm_compress.training.stage_config import Run, StageConfig, upstream_rate
 from audiolm_compress.training.stage_data import (
     EncoderStates,
@@ -42,14 +41,17 @@ from audiolm_compress.training.stage_data import (
     shuffled,
 )
 from audiolm_compress.training.stage_model import (
+    MODEL,
+    STATE,
+    check_folder,
     choose_trained,
+    claim_folder,
     initialise,
-    require_same_training,
     trained_counts,
     write_pth,
 )
 
-STATE, MODEL, BEST = "state", "model", "checkpoint_best.pth"
+BEST = "checkpoint_best.pth"
 _SAVE_EVERY = 200  # steps that a killed training may lose
 
 
@@ -92,30 +94,29 @@ def train_stage(
     Args:
         config: from ``stage_config``.
         out: folder to write in place of ``run.output_dir``.
-        device: in place of ``run.device``; several processes take one each.
+        device: in place of ``run.device``; several processes take a card each where this is cuda.
         feature_cache: folder in place of ``run.feature_cache``.
         display: shows the main process's steps.
 
     Raises:
-        DataError: data, prompts or settings cannot be used, or the folder holds another training.
+        DataError: data, prompts or settings cannot be used, or the folder holds something else.
         BaselineError: a part of the model cannot be loaded.
+        AudioLMError: there is no such device.
     """
     run, optims = config.run, config.run.optims
     folder = out or Path(run.output_dir)
     entries = read_entries(config.datasets.train_ann_path, config.datasets.prefix)
     valid = config.datasets.valid_ann_path
     valid_entries = read_entries(valid, config.datasets.prefix) if valid else []
-    where = (
-        processes().device
-        if processes().num_processes > 1
-        else torch.device(choose_device(device or run.device))
-    )
+    where = torch.device(own_device(device or run.device))
+    on_main(lambda: check_folder(folder, config))
     set_seed(run.seed)
     begins_anew = not checkpoint_names(config.model)
     model = load_upstream(config.path, allow_missing=begins_anew, config=config.content)
     if begins_anew:
         initialise(model.connector)
     check_prompts(model.prompts.train, entries)
+    valid_around = [model.prompts.around(entry.task, None, entry.Q) for entry in valid_entries]
     choose_trained(model, config.model)
     model.to(where)
     precision = _precision(run, where)
@@ -126,11 +127,12 @@ def train_stage(
         f"{processes().num_processes} process(es)",
     ]
     notes += [f"ignored, without a meaning here: {', '.join(config.ignored)}"] if config.ignored else []
+    if len(entries) < run.batch_size_train:
+        notes.append(f"batches of {len(entries)} clips in place of {run.batch_size_train}: there are no more")
     notes += [] if valid else ["no validation clips: the last weights are taken for the best"]
     cache_folder = feature_cache or (Path(run.feature_cache) if run.feature_cache else None)
     cache = None if cache_folder is None else FeatureCache(cache_folder, int(run.feature_cache_gib * 2**30))
     states = None if cache is None else _states(model, cache)
-    require_same_training(folder, config, processes().is_main_process)
 
     plan = partial(shuffled, len(entries), run.batch_size_train, run.seed)
     epoch_batches = len(plan(0)) // processes().num_processes if run.epoch_based else run.iters_per_epoch
@@ -140,6 +142,7 @@ def train_stage(
             f"run.accum_grad_iters {run.accum_grad_iters}; give more data or a smaller batch_size_train"
         )
     batches = epoch_batches * optims.max_epoch
+    on_main(lambda: claim_folder(folder, config))
 
     def loss(model: nn.Module, batch: list[int]) -> Mean:
         assert isinstance(model, Salmonn)
@@ -154,9 +157,8 @@ def train_stage(
         sums = torch.zeros(2, dtype=torch.float64, device=where)
         size = run.batch_size_eval
         for start in shard(range(0, len(valid_entries), size)):
-            chosen = valid_entries[start : start + size]
-            around = [model.prompts.around(entry.task, None, entry.Q) for entry in chosen]
-            inputs, count = prepare(model, chosen, around, states)
+            batch = slice(start, start + size)
+            inputs, count = prepare(model, valid_entries[batch], valid_around[batch], states)
             sums += torch.stack((model.text_loss(inputs).double() * count, sums.new_tensor(count)))
         value, tokens = total(sums).tolist()
         return float(value / tokens)
@@ -198,7 +200,7 @@ def train_stage(
         rate=lambda step, settings, seconds: upstream_rate(step * run.accum_grad_iters, batches, optims),
     )
     if cache is not None:
-        notes.append(f"encoder states in {cache.folder}: {cache.summary()}")
+        notes.append(f"encoder states of each clip alone in {cache.folder}: {cache.summary()}")
     if processes().is_main_process:
         best = result.best_step or result.steps
         epoch = max(0, best * run.accum_grad_iters // epoch_batches - 1)

@@ -9,9 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.upstream_config import config_section
 from audiolm_compress.settings import Settings
 
@@ -21,14 +22,45 @@ NO_MATTER = {
     "datasets": {"test_ann_path", "test_ann_path_asr", "test_ann_path_aac", "whisper_path"},
     "model": {"low_resource", "device_8bit", "only_preprocessor"},
 }
-MODEL_KEYS = {
-    *("gemma_path", "llama_path", "whisper_path", "freeze_whisper", "beats_path", "freeze_beats"),
-    *("use_speech_Qformer", "num_speech_query_token", "freeze_speech_QFormer", "window_level_Qformer"),
-    *("second_per_window", "second_stride", "speech_gemma_proj_model", "speech_llama_proj_model"),
-    *("freeze_speech_gemma_proj", "freeze_speech_llama_proj", "lora", "lora_rank", "lora_alpha"),
-    *("lora_dropout", "multi_prompt", "prompt_path", "prompt_template", "test_prompt_path", "max_txt_len"),
-    *("end_sym", "ckpt", "token"),
-}
+
+
+class Model(Settings):
+    """``model``: what is trained. Strict, as the model is built from the values as they are written."""
+
+    model_config = ConfigDict(strict=True)
+
+    gemma_path: str | None = Field(None, description="Folder or hub id of a Gemma.")
+    llama_path: str | None = Field(None, description="Folder or hub id of any other LLM.")
+    whisper_path: str | None = Field(None, description="Folder or hub id of Whisper.")
+    freeze_whisper: bool = Field(True, description="Whether Whisper stays as it is.")
+    beats_path: str | None = Field(None, description="File of BEATs; empty for none.")
+    freeze_beats: bool = Field(True, description="Whether BEATs stays as it is.")
+    use_speech_qformer: bool = Field(True, alias="use_speech_Qformer", description="Must be true.")
+    num_speech_query_token: int = Field(1, ge=1, description="Queries of a window.")
+    freeze_speech_qformer: bool = Field(
+        False, alias="freeze_speech_QFormer", description="Whether the Q-Former stays as it is."
+    )
+    window_level_qformer: bool = Field(
+        True, alias="window_level_Qformer", description="Whether the Q-Former reads window by window."
+    )
+    second_per_window: float = Field(0.333333, gt=0, description="Length of a window.")
+    second_stride: float = Field(0.333333, gt=0, description="From window to window.")
+    speech_gemma_proj_model: str | None = Field(None, description="File of the projection alone.")
+    speech_llama_proj_model: str | None = Field(None, description="File of the projection alone.")
+    freeze_speech_gemma_proj: bool = Field(False, description="Whether the projection stays as it is.")
+    freeze_speech_llama_proj: bool = Field(False, description="Whether the projection stays as it is.")
+    lora: bool = Field(True, description="Whether the LLM has a LoRA.")
+    lora_rank: int = Field(8, ge=1, description="Of its factors.")
+    lora_alpha: int = Field(32, gt=0, description="It is multiplied by lora_alpha / lora_rank.")
+    lora_dropout: float = Field(0.1, ge=0, lt=1, description="Of its input.")
+    multi_prompt: bool = Field(False, description="Draw a prompt for each clip rather than once a task.")
+    prompt_path: str | None = Field(None, description="File of the training prompts.")
+    prompt_template: str | None = Field(None, description="What a prompt is put into.")
+    test_prompt_path: str | None = Field(None, description="File of the prompts of validation.")
+    max_txt_len: int = Field(128, ge=1, description="Most tokens of a text; the rest is cut off.")
+    end_sym: str = Field("</s>", description="Ends every text.")
+    ckpt: str | None = Field(None, description="Trained tensors to begin with; empty for a fresh start.")
+    token: str | None = Field(None, description="Opens a hub's account; never written to disk.")
 
 
 class Optims(Settings):
@@ -109,18 +141,20 @@ def stage_config(content: Mapping[str, Any], path: Path) -> StageConfig:
         for name in content.keys() - {"model", "run", "datasets", "generate"}
     ]
     kept: dict[str, dict[str, Any]] = {}
-    allowed = {"model": MODEL_KEYS, "run": set(Run.model_fields), "datasets": set(Datasets.model_fields)}
+    allowed = {"model": _keys(Model), "run": _keys(Run), "datasets": _keys(Datasets)}
     for name, section in sections.items():
         kept[name] = {key: value for key, value in section.items() if key not in NO_MATTER[name]}
         ignored += [f"{name}.{key}" for key in section if key in NO_MATTER[name]]
         problems += [_unknown(f"{name}.", key, allowed[name]) for key in kept[name].keys() - allowed[name]]
     optims = kept["run"].get("optims")
     if isinstance(optims, dict):
-        known = set(Optims.model_fields)
-        problems += [_unknown("run.optims.", key, known) for key in optims.keys() - known]
-    run, found = _validated(Run, kept["run"], "run")
-    datasets, further = _validated(Datasets, kept["datasets"], "datasets")
-    problems += found + further
+        problems += [_unknown("run.optims.", key, _keys(Optims)) for key in optims.keys() - _keys(Optims)]
+    generate, known = content.get("generate") or {}, _keys(DecodeSettings)
+    problems += [_unknown("generate.", key, known) for key in generate.keys() - known]
+    run, wrong_run = _validated(Run, kept["run"], "run")
+    datasets, wrong_datasets = _validated(Datasets, kept["datasets"], "datasets")
+    _, wrong_model = _validated(Model, kept["model"], "model")
+    problems += wrong_run + wrong_datasets + wrong_model
     if run is not None:
         if run.evaluate:
             problems.append("run.evaluate: true measures and does not train; use `audiolm-compress bench`")
@@ -148,6 +182,11 @@ def upstream_rate(batch: int, batches: int, optims: Optims) -> float:
     return optims.min_lr + (optims.init_lr - optims.min_lr) * cosine
 
 
+def _keys(kind: type[Settings]) -> set[str]:
+    """What a section may hold, as upstream writes it."""
+    return {field.alias or name for name, field in kind.model_fields.items()}
+
+
 def _unknown(where: str, key: str, allowed: set[str]) -> str:
     close = get_close_matches(str(key), allowed, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -160,6 +199,7 @@ def _validated(kind: type[Any], values: dict[str, Any], name: str) -> tuple[Any,
     except ValidationError as error:
         return None, [
             f"{'.'.join((name, *map(str, entry['loc'])))}: {entry['msg']}"
+            + ("" if entry["type"] == "missing" else f", found {entry['input']!r}")
             for entry in error.errors()
             if entry["type"] != "extra_forbidden"  # these are listed with what is allowed
         ]

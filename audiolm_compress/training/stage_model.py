@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.folders import check_replaceable
+from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.connector import Connector
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.upstream_save import trained_tensors, upstream_family
-from audiolm_compress.training.checkpoint import learned, write_whole
+from audiolm_compress.training.checkpoint import CHECKPOINT, learned, write_whole
 from audiolm_compress.training.features import digest
 from audiolm_compress.training.stage_config import StageConfig
 
-ORIGIN = "training.json"
+STATE, MODEL, ORIGIN = "state", "model", "training.json"
 # Keys that may change when a training goes on.
 _FREE = {
     *("run.output_dir", "run.device", "run.log_freq", "run.log_with", "run.batch_size_eval"),
@@ -88,29 +90,46 @@ def without_token(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "model": model}
 
 
-def require_same_training(folder: Path, config: StageConfig, writes: bool) -> None:
-    """A folder belongs to one config and one set of clips; a call with others must not go on in it.
+def check_folder(folder: Path, config: StageConfig) -> None:
+    """Make sure that a training may write to ``folder``: a new or empty one, or one of the same training.
+
+    A folder belongs to one config and one set of clips from its first checkpoint on.
 
     Raises:
-        DataError: names every key that differs.
+        DataError: it holds something else; of another training, every key that differs is named.
     """
+    if not folder.exists():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / ORIGIN).exists()):
+        raise DataError(
+            f"output {folder} exists and holds no training, so it is left alone; "
+            f"name another folder or remove it"
+        )
+    check_replaceable(folder / MODEL, store.is_model_folder)
+    if not (folder / STATE / CHECKPOINT).exists():
+        return
+    before, now = json.loads((folder / ORIGIN).read_text(encoding="utf-8")), _origin(config)
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        raise DataError(
+            f"{folder} holds a training that differs in {', '.join(changed)}; "
+            f"name another folder, or remove it to begin anew"
+        )
+
+
+def claim_folder(folder: Path, config: StageConfig) -> None:
+    """Write down which training ``folder`` is for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_origin(config), indent=1, ensure_ascii=False) + "\n"
+    write_whole(folder / ORIGIN, lambda file: file.write(text.encode()))
+
+
+def _origin(config: StageConfig) -> dict[str, str]:
+    """What makes a training this one."""
     now = _flat(without_token(config.content))
     now = {key: value for key, value in now.items() if key not in _FREE and key not in config.ignored}
     annotation = Path(config.datasets.train_ann_path).read_text(encoding="utf-8")
-    now["the training clips"] = digest(annotation)
-    path = folder / ORIGIN
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if changed:
-            raise DataError(
-                f"{folder} holds a training that differs in {', '.join(changed)}; "
-                f"name another folder, or remove it to begin anew"
-            )
-    elif writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
-        write_whole(path, lambda file: file.write(text.encode()))
+    return {**now, "the training clips": digest(annotation)}
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -21,16 +21,17 @@ from click.testing import CliRunner
 import audiolm_compress
 from audiolm_compress.cli import cli
 from audiolm_compress.data.annotation import Entry
-from audiolm_compress.errors import DataError
+from audiolm_compress.errors import AudioLMError, DataError
 from audiolm_compress.salmonn.checkpoint import read_checkpoint, rename
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import AUDIO_FRAME, Prompts
 from audiolm_compress.salmonn.upstream_save import trained_tensors, upstream_name
 from audiolm_compress.training import FeatureCache, TrainSettings, train
+from audiolm_compress.training.stage import BEST
 from audiolm_compress.training.stage_config import Optims, stage_config, upstream_rate
 from audiolm_compress.training.stage_data import EncoderStates, sampled_around, shuffled
-from audiolm_compress.training.stage_model import choose_trained
+from audiolm_compress.training.stage_model import MODEL, ORIGIN, choose_trained
 
 RUN = {
     "seed": 42,
@@ -55,6 +56,9 @@ RUN = {
         "beta2": 0.999,
     },
 }
+
+
+EPOCHS = ("--set", "run.epoch_based=true", "--set", "run.iters_per_epoch=null")
 
 
 @pytest.fixture
@@ -284,7 +288,8 @@ def test_wrong_configs_are_refused_whole(folder: Path) -> None:
     content = yaml.safe_load((folder / "train.yaml").read_text())
     content["run"] |= {"batch_size": 4, "evaluate": True, "accum_grad_iters": 0}
     content["run"]["optims"] = {**RUN["optims"], "warmup_step": 3}  # type: ignore[dict-item]
-    content["model"]["freeze_whispr"] = True
+    content["model"] |= {"freeze_whispr": True, "freeze_beats": "flase", "lora_rank": 0}
+    content["generate"] = {"num_bemas": 2}
     content["dataset"] = {}
     with pytest.raises(DataError) as error:
         stage_config(content, folder / "train.yaml")
@@ -294,7 +299,10 @@ def test_wrong_configs_are_refused_whole(folder: Path) -> None:
         "unknown key run.optims.warmup_step; did you mean warmup_steps",
         "unknown key model.freeze_whispr; did you mean freeze_whisper",
         "unknown section 'dataset'",
-        "run.accum_grad_iters: Input should be greater than or equal to 1",
+        "unknown key generate.num_bemas; did you mean num_beams",
+        "model.freeze_beats: Input should be a valid boolean, found 'flase'",
+        "model.lora_rank: Input should be greater than or equal to 1, found 0",
+        "run.accum_grad_iters: Input should be greater than or equal to 1, found 0",
     ):
         assert part in message
     with pytest.raises(DataError, match="use `audiolm-compress bench`"):
@@ -308,6 +316,38 @@ def test_unusable_data_stops_before_any_work(folder: Path, tmp_path: Path) -> No
     with pytest.raises(
         DataError, match=r"1 of 3 audio files cannot be used:\n.*clip0.wav: cannot be decoded"
     ):
+        command(folder / "train.yaml", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_of_something_else_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    file, full, other = tmp_path / "file", tmp_path / "full", tmp_path / "other"
+    file.touch()
+    full.mkdir()
+    (full / BEST).write_text("of another program")
+    (other / MODEL).mkdir(parents=True)
+    (other / ORIGIN).write_text("{}")
+    (other / MODEL / "thesis.tex").touch()
+    for out in (file, full, other):
+        with pytest.raises(AudioLMError, match=f"output {out}.* is left alone"):
+            command(folder / "train.yaml", "--out", out)
+    assert (full / BEST).read_text() == "of another program"
+
+
+def test_what_failed_before_its_first_checkpoint_may_be_changed(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="an epoch has 1 batches"):
+        command(folder / "train.yaml", "--out", out, *EPOCHS, "--set", "run.accum_grad_iters=2")
+    optims = f"run.optims={json.dumps({'max_epoch': 1, 'init_lr': 1e30})}"
+    with pytest.raises(DataError, match="score is no number"):
+        command(folder / "train.yaml", "--out", out, *EPOCHS, "--set", optims)
+    assert "Saved" in command(folder / "train.yaml", "--out", out, *EPOCHS)
+
+
+def test_validation_tasks_without_prompts_stop_before_any_work(folder: Path, tmp_path: Path) -> None:
+    clip = {"path": "clip1.wav", "text": "two", "task": "counting"}
+    (folder / "valid.json").write_text(json.dumps({"annotation": [clip]}))
+    with pytest.raises(DataError, match="counting"):
         command(folder / "train.yaml", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
