@@ -26,8 +26,10 @@ class Log(Protocol):
 def trackers(settings: TrainSettings, folder: Path | None) -> Iterator[Log]:
     """The loggers of ``settings.log_with``, closed at the end; only the main process writes.
 
+    Both write to ``folder``; what W&B shows is called by its name. A resumed training is a further run there.
+
     Raises:
-        DataError: a logger's package is not installed, or TensorBoard has no folder to write to.
+        DataError: a logger's package is not installed, or there is no folder to write to.
     """
     if not settings.log_with:
         yield lambda values, step: None
@@ -49,7 +51,8 @@ def trackers(settings: TrainSettings, folder: Path | None) -> Iterator[Log]:
         name: value if isinstance(value, (int, float, str)) else str(value)
         for name, value in settings.model_dump().items()
     }
-    accelerator.init_trackers("training", config=flat)
+    own = {"wandb": {"dir": str(folder), "name": str(folder)}}
+    accelerator.init_trackers("audiolm_compress", config=flat, init_kwargs=own)
     try:
         yield lambda values, step: accelerator.log(values, step=step)
     finally:
