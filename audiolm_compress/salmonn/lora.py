@@ -114,7 +114,8 @@ class _PackedLora(LoraLinear):
     """peft's layer around one whose sizes peft would only guess, with a warning."""
 
     def _get_in_out_features(self, module: nn.Module) -> tuple[int, int]:
-        return module.in_features, module.out_features  # type: ignore[return-value]  # nn.Module says Tensor
+        assert isinstance(module, PackedLinear)
+        return module.in_features, module.out_features
 
 
 def _plain(layer: PackedLinear[Any]) -> nn.Linear:
