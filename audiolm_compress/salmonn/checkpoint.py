@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -11,72 +10,9 @@ from torch import Tensor, nn
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.salmonn.torch_file import read_torch_file
+from audiolm_compress.salmonn.upstream_names import our_name
 
 POSITION_IDS = "speech_Qformer.bert.embeddings.position_ids"
-
-# Upstream's names -> ours. The first pattern that matches decides.
-RENAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^speech_query_tokens$", "connector.qformer.query_tokens"),
-        (r"^ln_(speech|audio)\.", r"connector.ln_\1."),
-        (r"^speech_\w+?_proj\.", "connector.projection."),
-        (r"^speech_Qformer\.bert\.embeddings\.LayerNorm\.", "connector.qformer.query_norm."),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.attention\.self\.",
-            r"connector.qformer.layers.\1.self_attention.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.attention\.output\.dense\.",
-            r"connector.qformer.layers.\1.self_attention.output.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.attention\.output\.LayerNorm\.",
-            r"connector.qformer.layers.\1.self_norm.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\.self\.",
-            r"connector.qformer.layers.\1.cross_attention.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\.output\.dense\.",
-            r"connector.qformer.layers.\1.cross_attention.output.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.crossattention\.output\.LayerNorm\.",
-            r"connector.qformer.layers.\1.cross_norm.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.intermediate_query\.dense\.",
-            r"connector.qformer.layers.\1.intermediate.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.output_query\.dense\.",
-            r"connector.qformer.layers.\1.output.",
-        ),
-        (
-            r"^speech_Qformer\.bert\.encoder\.layer\.(\d+)\.output_query\.LayerNorm\.",
-            r"connector.qformer.layers.\1.output_norm.",
-        ),
-        (r"^(?:gemma|llama)_model\.", "llm."),
-        # The table that upstream repeats under every layer is one parameter of ours.
-        (
-            r"^beats\.encoder\.layers\.\d+\.self_attn\.relative_attention_bias\.",
-            "audio_encoder.encoder.relative_attention_bias.",
-        ),
-        (r"^beats\.", "audio_encoder."),
-        (r"^speech_encoder\.", "speech_encoder."),
-    )
-)
-
-
-def rename(name: str) -> str:
-    """Our name of an upstream tensor; its own name if it is none of upstream's."""
-    for pattern, replacement in RENAMES:
-        renamed, count = pattern.subn(replacement, name)
-        if count:
-            return renamed
-    return name
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -113,7 +49,7 @@ def place(model: nn.Module, tensors: Mapping[str, Tensor], required: Iterable[st
             if not torch.equal(tensor.flatten(), torch.arange(tensor.numel())):
                 problems.append(f"{name}: expected 0, 1, 2, ..., a constant of the upstream code")
             continue
-        target = _adapted(rename(name), own)
+        target = _adapted(our_name(name), own)
         if target not in own:
             problems.append(f"unknown {name} {list(tensor.shape)}")
         elif own[target].shape != tensor.shape:

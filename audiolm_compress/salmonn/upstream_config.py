@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from audiolm_compress.errors import BaselineError, DataError
-from audiolm_compress.salmonn.checkpoint import rename
 from audiolm_compress.salmonn.connector import ConnectorConfig, window_frames
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.hub import is_hub_id
 from audiolm_compress.salmonn.prompts import AUDIO_SLOT, Prompts
+from audiolm_compress.salmonn.upstream_names import our_name
 
 HEAD_WIDTH = (
     64  # of every Q-Former: the checkpoint does not tell the number of heads, bert-base has 64 a head
@@ -132,7 +132,7 @@ def connector_config(
     llm_width: int,
 ) -> ConnectorConfig:
     """Sizes that the config does not name are read from the trained shapes; else they are bert-base's."""
-    shapes = {rename(name): shape for name, shape in trained.items()}
+    shapes = {our_name(name): shape for name, shape in trained.items()}
     hidden = shapes.get("connector.qformer.query_tokens", (1, 1, 768))[-1]
     indices = [
         int(match[1]) for name in shapes if (match := re.match(r"connector\.qformer\.layers\.(\d+)\.", name))

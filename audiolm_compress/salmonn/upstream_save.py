@@ -2,59 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from audiolm_compress.salmonn.model import Salmonn
-
-_LAYER = r"speech_Qformer.bert.encoder.layer.\1"
-# Our names -> upstream's, where {family} is gemma or llama. The first pattern that matches decides.
-NAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^connector\.qformer\.query_tokens$", "speech_query_tokens"),
-        (r"^connector\.(ln_speech|ln_audio)\.", r"\1."),
-        (r"^connector\.projection\.", "speech_{family}_proj."),
-        (r"^connector\.qformer\.query_norm\.", "speech_Qformer.bert.embeddings.LayerNorm."),
-        (
-            r"^connector\.qformer\.layers\.(\d+)\.self_attention\.output\.",
-            f"{_LAYER}.attention.output.dense.",
-        ),
-        (r"^connector\.qformer\.layers\.(\d+)\.self_attention\.", f"{_LAYER}.attention.self."),
-        (r"^connector\.qformer\.layers\.(\d+)\.self_norm\.", f"{_LAYER}.attention.output.LayerNorm."),
-        (
-            r"^connector\.qformer\.layers\.(\d+)\.cross_attention\.output\.",
-            f"{_LAYER}.crossattention.output.dense.",
-        ),
-        (r"^connector\.qformer\.layers\.(\d+)\.cross_attention\.", f"{_LAYER}.crossattention.self."),
-        (r"^connector\.qformer\.layers\.(\d+)\.cross_norm\.", f"{_LAYER}.crossattention.output.LayerNorm."),
-        (r"^connector\.qformer\.layers\.(\d+)\.intermediate\.", f"{_LAYER}.intermediate_query.dense."),
-        (r"^connector\.qformer\.layers\.(\d+)\.output\.", f"{_LAYER}.output_query.dense."),
-        (r"^connector\.qformer\.layers\.(\d+)\.output_norm\.", f"{_LAYER}.output_query.LayerNorm."),
-        (r"^llm\.", "{family}_model."),
-        (
-            r"^audio_encoder\.encoder\.relative_attention_bias\.",
-            "beats.encoder.layers.0.self_attn.relative_attention_bias.",
-        ),
-        (r"^audio_encoder\.", "beats."),
-    )
-)
-
-
-def upstream_name(name: str, family: str) -> str:
-    """Upstream's name of one of our parameters; ``family`` is ``gemma`` or ``llama``.
-
-    >>> upstream_name("connector.projection.weight", "llama")
-    'speech_llama_proj.weight'
-    """
-    for pattern, replacement in NAMES:
-        renamed, count = pattern.subn(replacement, name)
-        if count:
-            return renamed.format(family=family)
-    return name
+from audiolm_compress.salmonn.upstream_names import upstream_name
 
 
 def upstream_family(section: Mapping[str, Any]) -> str:

@@ -22,11 +22,12 @@ import audiolm_compress
 from audiolm_compress.cli import cli
 from audiolm_compress.data.annotation import Entry
 from audiolm_compress.errors import AudioLMError, DataError
-from audiolm_compress.salmonn.checkpoint import read_checkpoint, rename
+from audiolm_compress.salmonn.checkpoint import read_checkpoint
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import AUDIO_FRAME, Prompts
-from audiolm_compress.salmonn.upstream_save import trained_tensors, upstream_name
+from audiolm_compress.salmonn.upstream_names import our_name, upstream_name
+from audiolm_compress.salmonn.upstream_save import trained_tensors
 from audiolm_compress.training import FeatureCache, TrainSettings, train
 from audiolm_compress.training.stage import BEST
 from audiolm_compress.training.stage_config import Optims, stage_config, upstream_rate
@@ -228,7 +229,7 @@ def test_every_name_of_upstream_comes_back(variant: str, parity: Path) -> None:
     aliases = ("position_ids", "relative_attention_bias.weight")
     for name in json.loads((parity / variant / "salmonn_keys.json").read_text())["model"]:
         if not name.endswith(aliases):
-            assert upstream_name(rename(name), variant) == name
+            assert upstream_name(our_name(name), variant) == name
 
 
 def test_what_is_frozen(small_model: Callable[[], Salmonn]) -> None:
