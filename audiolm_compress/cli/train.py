@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from audiolm_compress.cli import launched
 from audiolm_compress.cli.options import device_option, threads_option
 
 INTERRUPTED = 130
@@ -62,7 +63,8 @@ def train(
     """Train connector and LoRA by an upstream config.
 
     Stage 1 aligns a fresh connector with the LLM, stage 2 tunes it on many tasks with prompts drawn from
-    model.prompt_path. The same command again goes on where it was cut off.
+    model.prompt_path. The same command again goes on where it was cut off. A folder
+    that holds anything but this training is left alone.
     """
     from rich.console import Console
 
@@ -90,7 +92,10 @@ def train(
                 display=progress if main else None,
             )
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
+        if launched.another_failed():  # the launcher then ends all
+            raise
+        if main:
+            click.echo("interrupted; the same command goes on from the last checkpoint", err=True)
         return INTERRUPTED
     disband()
     if not main:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from audiolm_compress.settings import Settings
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainSettings(Settings):
@@ -25,7 +27,7 @@ class TrainSettings(Settings):
     final_rate: float = Field(
         0.0, ge=0, le=1, description="Learning rate at the end, as a share of the highest."
     )
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW's decay rates.")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.98), description="AdamW's decay rates.")
     weight_decay: float = Field(
         0.01, ge=0, description="AdamW's weight decay of matrices; vectors have none."
     )
