@@ -342,7 +342,8 @@ def test_what_failed_before_its_first_checkpoint_may_be_changed(folder: Path, tm
     optims = f"run.optims={json.dumps({'max_epoch': 1, 'init_lr': 1e30})}"
     with pytest.raises(DataError, match="score is no number"):
         command(folder / "train.yaml", "--out", out, *EPOCHS, "--set", optims)
-    assert "Saved" in command(folder / "train.yaml", "--out", out, *EPOCHS)
+    output = command(folder / "train.yaml", "--out", out, *EPOCHS, "--set", "run.batch_size_train=8")
+    assert "batches of 3 clips in place of 8" in output
 
 
 def test_validation_tasks_without_prompts_stop_before_any_work(folder: Path, tmp_path: Path) -> None:
