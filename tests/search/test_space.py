@@ -62,6 +62,12 @@ def test_an_option_that_is_wrong_by_itself_is_refused_at_once(
     assert "line " in str(caught.value)
 
 
+def test_options_may_be_lists(tmp_path: Path) -> None:
+    text = "passes: [{pass: gptq, parts: {choose: [[llm], [llm, connector]]}}]"
+    space = read(tmp_path, text)
+    assert space.recipe((1,)).passes == (Gptq(parts=("llm", "connector")),)
+
+
 def test_nothing_to_search(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="nothing is left open"):
         read(tmp_path, "passes: [{pass: merge_lora}]")

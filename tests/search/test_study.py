@@ -163,3 +163,22 @@ def test_another_recipe_cannot_go_on_with_the_study(tmp_path: Path, space: Space
     file.write_text(TEXT.replace("[3, 4]", "[3, 4, 8]"), encoding="utf-8")
     with pytest.raises(AudioLMError, match=r"changed since: passes\.1\.bits\.choose\.2; go on with"):
         opened(tmp_path, Space.read(file, (), None))
+
+
+def test_a_folder_belongs_to_one_study(tmp_path: Path, space: Space) -> None:
+    """Trials are numbered by study: those of a second one would be written over the first's."""
+    opened(tmp_path, space).own(tmp_path)
+    opened(tmp_path, space).own(tmp_path)
+    renamed = Study(open_storage(str(tmp_path / PLACES[0])), "other", space, [False, True])
+    with pytest.raises(AudioLMError, match=r"holds the study 'study'; 'other' in this storage is another"):
+        renamed.own(tmp_path)
+    with pytest.raises(AudioLMError, match="begin in another folder: --out"):
+        opened(tmp_path, space, PLACES[1]).own(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["gone/study.db", "gone/study.journal", "nosuch://me:secret@host/trials"])
+def test_a_storage_that_cannot_be_opened_is_named(tmp_path: Path, place: str) -> None:
+    asked = place if "://" in place else str(tmp_path / place)
+    with pytest.raises(AudioLMError, match=r"cannot open the storage .*; give a file in a folder") as caught:
+        open_storage(asked)
+    assert "secret" not in str(caught.value)
