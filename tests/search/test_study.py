@@ -143,7 +143,13 @@ def test_a_process_elsewhere_is_given_up_when_its_heart_stands_still(monkeypatch
     assert not watch.is_lost(3, owner, 2)
     now = 351.0
     assert watch.is_lost(3, owner, 2)
-    assert not watch.is_lost(4, this_process(), None), "this one is alive without a heartbeat"
+    alive, moved = this_process(), this_process() | {"started": 1.0}
+    assert not watch.is_lost(4, alive, None)
+    assert not watch.is_lost(5, moved, 1), "the clock may have been set"
+    now = 600.0
+    assert not watch.is_lost(4, alive, None), "this one is alive without a heartbeat"
+    assert watch.is_lost(5, moved, 1), "a later process has its number"
+    assert not watch.is_lost(6, alive | {"system": "another", "process": 2**30}, 1), "its numbers are others"
 
 
 def test_a_search_of_impossible_configurations_ends(tmp_path: Path) -> None:
