@@ -91,9 +91,19 @@ class PromptSearch(Search):
     @classmethod
     def _one_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         for template in templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"{{}} must occur exactly once in each; found {template!r}")
+            if template.count("{}") != 1 or AUDIO_SLOT in template:
+                raise ValueError(
+                    f"{{}} must occur exactly once in each, and {AUDIO_SLOT} not at all; found {template!r}"
+                )
         return templates
+
+    @field_validator("systems")
+    @classmethod
+    def _no_place(cls, systems: tuple[str, ...]) -> tuple[str, ...]:
+        for system in systems:
+            if "{}" in system or AUDIO_SLOT in system:
+                raise ValueError(f"neither {{}} nor {AUDIO_SLOT} may occur in one; found {system!r}")
+        return systems
 
     @field_validator("instructions")
     @classmethod

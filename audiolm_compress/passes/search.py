@@ -13,6 +13,10 @@ A winner whose answers are the same but cheaper has every difference on its side
 answers at the same price are not. Where recognition makes no error on any clip that may decide, as on clips
 that a model was trained on, nothing is searched: cheaper words that are as good there can be worse on others.
 Test clips are never looked at.
+
+What not one of n confirming clips shows may still befall up to 3/n of others (the rule of three; Hanley and
+Lippman-Hand 1983), and a low price then confirms a candidate that is worse on them: prices are to stay small
+beside what an error costs.
 """
 
 from __future__ import annotations

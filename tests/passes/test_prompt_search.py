@@ -115,6 +115,8 @@ def test_same_seed_same_history(small_model: Callable[[str], Salmonn], context: 
 def test_what_is_refused(context: Context, small_model: Callable[[str], Salmonn], tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="must occur exactly once"):
         PromptSearch(templates=("no place",))
+    with pytest.raises(ValidationError, match=r"neither \{\} nor <SpeechHere> may occur"):
+        PromptSearch(systems=("Braces: {}",))
     with pytest.raises(ValidationError, match="must occur at most once"):
         PromptSearch(instructions={"asr": ("<SpeechHere><SpeechHere>",)})
     with pytest.raises(ValidationError, match="no such folder"):
