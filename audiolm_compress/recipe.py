@@ -176,6 +176,13 @@ class SearchSettings(Settings):
     )
     trials: int = Field(24, ge=1, description="configurations to measure, by all processes together")
 
+    @field_validator("objectives")
+    @classmethod
+    def _each_once(cls, names: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError(f"names an objective twice: {', '.join(names)}")
+        return names
+
 
 class Recipe(Settings):
     """One way from a baseline to a smaller model."""

@@ -12,8 +12,10 @@ by plain ``true`` and ``false``. What models are measured on and by cannot be a 
 from __future__ import annotations
 
 import copy
+import json
+import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -37,7 +39,7 @@ class Choice:
     """
 
     path: KeyPath
-    options: tuple[Any, ...]
+    options: tuple[Any, ...] = field(hash=False)  # may be lists and mappings
     is_range: bool = False
 
     @property
@@ -84,10 +86,11 @@ def take_switches(source: Source) -> list[bool]:
 
 def undecided(choice: Choice) -> Complaint:
     """What a command says that needs every value."""
-    shown = ", ".join(map(str, choice.options[:8])) + (", ..." if len(choice.options) > 8 else "")
+    written = [json.dumps(option, ensure_ascii=False, default=str) for option in choice.options]  # is YAML
+    shown = ", ".join(written[:8]) + (", ..." if len(written) > 8 else "")
     return choice.path, (
         f"is left open ({shown}); `audiolm-compress search` explores it, "
-        f"--set {choice.name}={choice.options[0]} decides it"
+        f"--set {shlex.quote(f'{choice.name}={written[0]}')} decides it"
     )
 
 

@@ -13,6 +13,13 @@ from audiolm_compress.recipe_source import KeyPath, Source, dotted
 
 def explain(source: Source, schema: type[BaseModel], errors: Sequence[Mapping[str, Any]]) -> str:
     """One message with a line for every wrong entry: place, key path, what was found, what is allowed."""
+    return listed(source, statements(source, schema, errors))
+
+
+def statements(
+    source: Source, schema: type[BaseModel], errors: Sequence[Mapping[str, Any]]
+) -> list[tuple[KeyPath, str]]:
+    """Key path of every wrong entry, and what was found and is allowed there."""
     found: dict[tuple[KeyPath, str], list[str]] = {}
     for path, complaint in source.complaints:
         found.setdefault((path, complaint), [])
@@ -22,10 +29,12 @@ def explain(source: Source, schema: type[BaseModel], errors: Sequence[Mapping[st
         allowed = found.setdefault((written_path(source.content, error), statement), [])
         if expected and expected not in allowed:
             allowed.append(expected)
-    lines = [
-        f"  {_place(source, path)}{dotted(path)}: {statement}{' or '.join(allowed)}"
-        for (path, statement), allowed in found.items()
-    ]
+    return [(path, statement + " or ".join(allowed)) for (path, statement), allowed in found.items()]
+
+
+def listed(source: Source, statements: Sequence[tuple[KeyPath, str]]) -> str:
+    """One message of them, each with its place in the text."""
+    lines = [f"  {_place(source, path)}{dotted(path)}: {statement}" for path, statement in statements]
     count = f"{len(lines)} errors" if len(lines) > 1 else "1 error"
     return "\n".join([f"{source.label}: {count}", *lines])
 

@@ -45,7 +45,7 @@ class Source:
     @classmethod
     def of_mapping(cls, content: Mapping[str, Any]) -> Source:
         """Entries that are already in memory."""
-        return cls("recipe", Path.cwd(), copy.deepcopy(dict(content)))
+        return cls("recipe", Path.cwd(), _unshared(copy.deepcopy(dict(content))))
 
     @classmethod
     def of_file(cls, path: Path) -> Source:
@@ -69,7 +69,7 @@ class Source:
             raise RecipeError(
                 f"{path}: a recipe is a mapping with the key `passes`, found {type(content).__name__}"
             )
-        source = cls(str(path), path.resolve().parent, content)
+        source = cls(str(path), path.resolve().parent, _unshared(content))
         assert root is not None  # the content is a mapping
         source._locate(root, ())
         source.content.setdefault("name", re.sub(r"[^\w.-]+", "_", path.stem).lstrip(".-") or "recipe")
@@ -118,6 +118,15 @@ class Source:
         # what stood there before is gone, and with it the lines of its entries
         self.places = {key: place for key, place in self.places.items() if key[: len(path)] != path}
         self.places[path] = f"--set {override}"
+
+
+def _unshared(node: Any, depth: int = 0) -> Any:
+    """A copy where nothing stands in two places, as YAML's aliases do: each may be changed alone."""
+    if depth <= _DEPTH and isinstance(node, dict):
+        return {key: _unshared(value, depth + 1) for key, value in node.items()}
+    if depth <= _DEPTH and isinstance(node, list):
+        return [_unshared(value, depth + 1) for value in node]
+    return node
 
 
 def _check_step(parent: Any, path: KeyPath, part: str | int, override: str) -> None:

@@ -1,14 +1,15 @@
-"""Small real models for all tests: the upstream parity sets, which hold complete checkpoints."""
+"""Small real models for all tests, the upstream parity sets with whole checkpoints; and measurements."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
+from audiolm_compress.measurement.measurements import ClipResult, Latency, Measurements, Memory, Spread
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.upstream import load_upstream
 
@@ -32,3 +33,59 @@ def clips() -> list[torch.Tensor]:
 def small_model() -> Callable[[str], Salmonn]:
     """Loads a fresh random SALMONN (``gemma`` or ``llama``), float32, LoRA unmerged."""
     return lambda variant="llama": load_upstream(PARITY / variant / "config.yaml")
+
+
+def latency(protocol: str, ttft: float, tpot: float) -> Latency:
+    return Latency(protocol, Spread(ttft, ttft, ttft, 5), Spread(tpot, tpot, tpot, 5), 8.0)
+
+
+def side(
+    errors: Sequence[int] = (0, 1, 2, 1),
+    cider: Sequence[float] = (1.0, 2.0, 3.0),
+    weight_bytes: int = 4 * 2**20,
+    tpot: float = 0.010,
+    kernels: dict[str, int] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Measurements:
+    """Easy to check by hand: four recognition clips of ten words each and three caption clips."""
+    clips = [
+        ClipResult(f"s{i}", "asr", f"heard | {i}", (f"said {i}",), f"s{i}.wav", 2.0, errors=count, words=10)
+        for i, count in enumerate(errors)
+    ]
+    clips += [
+        ClipResult(f"a{i}", "audiocaption", f"sound {i}", ("rain", "water"), f"a{i}.wav", 3.0, cider_d=value)
+        for i, value in enumerate(cider)
+    ]
+    return Measurements(
+        source="model",
+        weight_bytes=weight_bytes,
+        weight_bytes_by_part={"speech_encoder": weight_bytes // 4, "llm": 3 * weight_bytes // 4},
+        memory=Memory(10 * 2**20, None, None, "resident set"),
+        clips_latency=latency("7 real clips", 0.2, tpot),
+        noise_latency=latency("ten seconds of noise", 0.3, tpot * 2),
+        wer=sum(errors) / (10 * len(errors)),
+        cider_d=sum(cider) / len(cider) if cider else None,
+        spider=None,
+        spider_note="SPICE not installed: no Java" if cider else "no caption clips",
+        intervals={"wer": (0.0, 0.2)},
+        counts={
+            "clips": 7,
+            "clips_asr": 4,
+            "clips_audiocaption": 3,
+            "padded": 2,
+            "truncated": 1,
+            "skipped": 3,
+        },
+        skipped=(("broken.wav", "empty file"),),
+        decode={"asr": {"num_beams": 1}},
+        clips=tuple(clips),
+        environment={"device": "cpu", **({"kernels": kernels} if kernels else {})},
+        load_seconds=0.1,
+        notes=notes,
+    )
+
+
+@pytest.fixture
+def measured() -> Callable[..., Measurements]:
+    """Makes the measurements of a model; arguments as those of ``side``."""
+    return side

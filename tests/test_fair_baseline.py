@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from audiolm_compress.fair_baseline import BEST, OWN, fair_baseline
-from audiolm_compress.measurement.measurements import Latency, Measurements, Memory, Spread
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.pipeline import apply_recipe
 from audiolm_compress.report import Report
 from audiolm_compress.salmonn import store
@@ -19,28 +19,6 @@ from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
-
-_TIME = Spread(0.1, 0.1, 0.1, 1)
-_LATENCY = Latency("", _TIME, None, 1.0)
-BEFORE = Measurements(
-    source="before",
-    weight_bytes=1,
-    weight_bytes_by_part={},
-    memory=Memory(1, None, None, ""),
-    clips_latency=_LATENCY,
-    noise_latency=_LATENCY,
-    wer=None,
-    cider_d=None,
-    spider=None,
-    spider_note="",
-    intervals={},
-    counts={},
-    skipped=(),
-    decode={},
-    clips=(),
-    environment={},
-    load_seconds=0.0,
-)
 
 
 def asking(beams: int) -> Asking:
@@ -60,20 +38,25 @@ def asking(beams: int) -> Asking:
     ],
 )
 def test_what_is_measured_and_shown(
-    candidates: int, best: int | None, fair: str, further: dict[str, str]
+    measured: Callable[..., Measurements],
+    candidates: int,
+    best: int | None,
+    fair: str,
+    further: dict[str, str],
 ) -> None:
-    measured: list[str] = []
+    before = replace(measured(), source="before")
+    asked_for: list[str] = []
 
     def measure(name: str, asked: Asking) -> Measurements:
-        measured.append(f"{asked.decode['default'].num_beams} beams")
-        return replace(BEFORE, source=measured[-1])
+        asked_for.append(f"{asked.decode['default'].num_beams} beams")
+        return replace(before, source=asked_for[-1])
 
     found = fair_baseline(
-        BEFORE, asking(1), asking(candidates), None if best is None else asking(best), measure
+        before, asking(1), asking(candidates), None if best is None else asking(best), measure
     )
     assert found.fair.source == fair
     assert {name: side.source for name, side in found.further.items()} == further
-    assert measured == sorted(set(measured)), "nothing is measured twice"
+    assert asked_for == sorted(set(asked_for)), "nothing is measured twice"
     assert len(found.notes) == (len(further) + 1 if further else 0)
 
 

@@ -86,6 +86,31 @@ def test_what_is_switched_off_is_still_checked(tmp_path: Path) -> None:
     )
 
 
+def test_lists_and_nothing_can_be_chosen(tmp_path: Path) -> None:
+    text = """\
+passes:
+  - pass: distill
+    parts: {choose: [[connector], [connector, llm]]}
+    minutes: {choose: [null, 2]}
+"""
+    entries = read_entries(write(tmp_path, text))
+    choices, _ = find_choices(entries)
+    (entry,) = checked_recipe(decided(entries, dict(zip(choices, (["llm"], 2), strict=True)))).passes
+    assert (entry.parts, entry.minutes) == (("llm",), 2)
+    found = message(tmp_path / "recipe.yaml")
+    assert """--set 'passes.0.parts=["connector"]' decides it""" in found
+    assert "--set passes.0.minutes=null decides it" in found
+
+
+def test_aliases_are_entries_of_their_own(tmp_path: Path) -> None:
+    """What is decided, switched or overridden at one place stays as it is at the others."""
+    file = write(tmp_path, "passes: [&gptq {pass: gptq, bits: {choose: [3, 4]}, when: false}, *gptq]")
+    entries = read_entries(file, ["passes.1.when=true"])
+    first, second = find_choices(entries)[0]
+    (kept,) = checked_recipe(decided(entries, {first: 3, second: 4})).passes
+    assert kept == Gptq(bits=4)
+
+
 GPTQ = "passes:\n  - pass: gptq\n    bits: "
 
 

@@ -51,6 +51,15 @@ def p_lower(differences: ArrayLike, *, seed: int = 0) -> float:
     return (lower + 1) / (len(flips) + 1)  # the differences as they are count as one of the draws
 
 
+def p_least(clips: int) -> float:
+    """The least that ``p_lower`` can be with so many clips.
+
+    >>> p_least(3), p_lower([-1.0, -2.0, -3.0])
+    (0.125, 0.125)
+    """
+    return 2.0**-clips if clips <= _EXACT else 1 / (FLIPS + 1)
+
+
 def _signs(clips: int, seed: int) -> NDArray[np.float64]:
     if clips <= _EXACT:
         return np.array(list(product((-1.0, 1.0), repeat=clips)))

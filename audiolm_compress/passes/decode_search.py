@@ -59,7 +59,7 @@ class DecodeSearch(Search):
 
     kind: Literal["decode_search"] = Field("decode_search", alias="pass")
     num_beams: tuple[int, ...] = Field((1, 2, 4), description="Numbers of beams; 1 is greedy.")
-    do_sample: tuple[bool, ...] = Field((), description="Sampling off (`false`), on (`true`).")
+    do_sample: tuple[bool, ...] = Field((False,), description="Sampling off (`false`), on (`true`).")
     repetition_penalty: tuple[float, ...] = Field((1.0, 1.2), description="See `DecodeSettings`.")
     length_penalty: tuple[float, ...] = Field((0.0, 0.5, 1.0), description="Of beam search.")
     min_length: tuple[int, ...] = Field((), description="Shortest answers, the prompt's tokens counted in.")

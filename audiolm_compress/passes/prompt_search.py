@@ -54,6 +54,8 @@ def _folder(path: Path, info: ValidationInfo) -> Path:
     found = resolve(str(path), info)
     if not found.is_dir():
         raise ValueError(f"no such folder: {found}")
+    if not (found / "config.json").is_file():
+        raise ValueError(f"no model of transformers: {found} has no config.json")
     return found
 
 
@@ -89,9 +91,19 @@ class PromptSearch(Search):
     @classmethod
     def _one_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         for template in templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"{{}} must occur exactly once in each; found {template!r}")
+            if template.count("{}") != 1 or AUDIO_SLOT in template:
+                raise ValueError(
+                    f"{{}} must occur exactly once in each, and {AUDIO_SLOT} not at all; found {template!r}"
+                )
         return templates
+
+    @field_validator("systems")
+    @classmethod
+    def _no_place(cls, systems: tuple[str, ...]) -> tuple[str, ...]:
+        for system in systems:
+            if "{}" in system or AUDIO_SLOT in system:
+                raise ValueError(f"neither {{}} nor {AUDIO_SLOT} may occur in one; found {system!r}")
+        return systems
 
     @field_validator("instructions")
     @classmethod
@@ -136,17 +148,25 @@ class PromptSearch(Search):
 
     def seeds(
         self, group: Group, before: Wording, trained: Sequence[str], proposed: Sequence[str]
-    ) -> list[Wording]:
-        """The first generation, those of the recipe first; filled up with edits of what the model has."""
+    ) -> tuple[list[Wording], list[Wording]]:
+        """The first generation, and what there was no room for in it.
+
+        Those of the recipe come first, then those of training and of the proposer in turn; paraphrases and
+        edits of what the model has fill up what is left, and do not count as left out.
+        """
         kind = task_kind(group.tasks[0])
         asked = [text for key in (kind, *group.tasks) for text in self.instructions.get(key, ())]
         frames = framings(before.template, self.systems, self.templates)
-        texts = [*asked, *trained, *proposed, *paraphrases(group.metric)]
-        found = [before.with_words(text) for text in texts]
-        head = len(asked)
-        framed = [Wording(template, before.instruction) for template in frames]
-        found = [*found[:head], *framed, *found[head:], *neighbours(before)]
-        return [one for one in dict.fromkeys(found) if one != before][: self.candidates]
+        in_turn = [text for text in chain.from_iterable(zip_longest(trained, proposed)) if text is not None]
+        given = [
+            *map(before.with_words, asked),
+            *(Wording(template, before.instruction) for template in frames),
+            *map(before.with_words, in_turn),
+        ]
+        given = [one for one in dict.fromkeys(given) if one != before]
+        more = [*map(before.with_words, paraphrases(group.metric)), *neighbours(before)]
+        first = [one for one in dict.fromkeys([*given, *more]) if one != before]
+        return first[: self.candidates], given[self.candidates :]
 
 
 def search_prompts(
@@ -179,7 +199,13 @@ def search_prompts(
             known = [wording.words for wording in (before, *map(before.with_words, trained))]
             proposed = list(propose(group.tasks[0], list(dict.fromkeys(known)), settings.candidates))
             notes.append(f"{group.name}: {len(proposed)} instructions proposed")
-        verdict = _search(model, context, settings, group, before, trained, proposed, seed)
+        first, left_out = settings.seeds(group, before, trained, proposed)
+        if left_out:
+            notes.append(
+                f"{group.name}: {len(left_out)} of the prompts given by the recipe, training or the proposer "
+                f"were not tried, as candidates is {settings.candidates}"
+            )
+        verdict = _search(model, context, settings, group, before, first, seed)
         if verdict.winner != before:
             prompts = prompts.worded(group.tasks, verdict.winner.template, verdict.winner.instruction)
         tokens = [prompt_tokens(model, one) for one in (before, verdict.winner)]
@@ -218,8 +244,7 @@ def _search(
     settings: PromptSearch,
     group: Group,
     before: Wording,
-    trained: Sequence[str],
-    proposed: Sequence[str],
+    first: Sequence[Wording],
     seed: int,
 ) -> Verdict[Wording]:
     context.progress.start(f"prompt_search: hearing clips of {group.name}", len(group.clips))
@@ -239,7 +264,7 @@ def _search(
         if number >= settings.generations or judge.saturated(before):
             return ()
         if number == 0:
-            new = settings.seeds(group, before, trained, proposed)
+            new = list(first)
         else:
             new = _offspring(ranking[:_PARENTS], tried, chance)[: settings.candidates]
         tried.update(new)

@@ -29,9 +29,11 @@ class LocalProposer:
         self._seed = seed
         try:
             with quiet_transformers():
-                self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                self._tokenizer = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
                 self._llm = AutoModelForCausalLM.from_pretrained(
-                    folder, local_files_only=True, use_safetensors=True
+                    folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
                 ).eval()
         except (OSError, ValueError) as error:
             raise PassError(

@@ -13,6 +13,10 @@ A winner whose answers are the same but cheaper has every difference on its side
 answers at the same price are not. Where recognition makes no error on any clip that may decide, as on clips
 that a model was trained on, nothing is searched: cheaper words that are as good there can be worse on others.
 Test clips are never looked at.
+
+What not one of n confirming clips shows may still befall up to 3/n of others (the rule of three; Hanley and
+Lippman-Hand 1983), and a low price then confirms a candidate that is worse on them: prices are to stay small
+beside what an error costs.
 """
 
 from __future__ import annotations
@@ -26,10 +30,10 @@ from audiolm_compress.data.example import Example
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.errors import PassError
 from audiolm_compress.metrics.answers import Metric
-from audiolm_compress.metrics.randomisation import p_lower
+from audiolm_compress.metrics.randomisation import p_least, p_lower
 from audiolm_compress.passes.base import Pass, Progress
 from audiolm_compress.passes.race import Heat, Outcome, contestants, heat_sizes, race
-from audiolm_compress.passes.search_clips import Candidate, Group, Split
+from audiolm_compress.passes.search_clips import Candidate, Group, Split, distinct
 from audiolm_compress.passes.search_report import Finalist, Verdict
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
@@ -123,7 +127,7 @@ class Search(Pass):
             fresh = [clips - heard for clips, heard in zip(sizes, [0, *sizes], strict=False)]
             answers = generations * sum(n * clips for n, clips in zip(running, fresh, strict=True))
             for part in sketch.model.parts():
-                beside = 2 * (len(split.confirm) + len(split.held_out))
+                beside = (1 + self.finalists) * len(split.confirm) + 2 * len(split.held_out)
                 sketch.run_part(part, answers + beside if part == "llm" else len(group.clips))
 
     def groups(
@@ -156,7 +160,13 @@ class Search(Pass):
         found = []
         most = 0
         for (metric, _), names in tasks.items():
-            own = [example for example in examples if example.task in names]
+            every = [example for example in examples if example.task in names]
+            own = distinct(every)
+            if len(own) < len(every):
+                notes.append(
+                    f"{', '.join(names)}: {len(every)} calibration clips of {len(own)} audio files; each "
+                    "counts once, with all its texts"
+                )
             most = max(most, len(own))
             if len(own) < self.fewest_clips:
                 notes.append(
@@ -164,6 +174,13 @@ class Search(Pass):
                     f"{self.fewest_clips}"
                 )
                 continue
+            confirming = len(Split.of(len(own), self.held_out).confirm)
+            if p_least(confirming) > (1 - self.confidence) / self.finalists:
+                notes.append(
+                    f"{', '.join(names)}: {confirming} confirming clips may be too few for confidence "
+                    f"{self.confidence:g} among {self.finalists} finalists, whatever they say (p >= "
+                    f"{p_least(confirming):.3g}); give more clips, or lower either"
+                )
             order = range(len(own)) if rng is None else torch.randperm(len(own), generator=rng).tolist()
             found.append(Group(tuple(names), metric, tuple(own[index] for index in order)))
         if not found:

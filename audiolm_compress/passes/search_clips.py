@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -24,7 +24,7 @@ class Group:
     Attributes:
         tasks: names; the winner is set for all of them.
         metric: what their answers are scored by.
-        clips: of all of them, in a random order.
+        clips: of all of them, one an audio file, in a random order.
     """
 
     tasks: tuple[str, ...]
@@ -65,6 +65,29 @@ class Split:
         return cls(order[:racing], order[racing:kept], order[kept:])
 
 
+def distinct(examples: Sequence[Example]) -> list[Example]:
+    """One example an audio file, with the texts of all: a clip must not decide here and be held out there.
+
+    Annotations for training name a file once for each of its captions. An example without a path is one of
+    its own.
+    """
+    found: dict[object, Example] = {}
+    for example in examples:
+        key = example.path if example.path is not None else id(example)
+        first = found.get(key)
+        if first is None:
+            found[key] = example
+        else:
+            texts = dict.fromkeys((*texts_of(first), *texts_of(example)))
+            found[key] = replace(first, references=tuple(texts))
+    return list(found.values())
+
+
+def texts_of(example: Example) -> tuple[str, ...]:
+    """Its references."""
+    return example.references or (example.text,)
+
+
 class Judge(Generic[Candidate]):
     """Outcomes of candidates on clips of a group; nothing is answered twice.
 
@@ -95,7 +118,7 @@ class Judge(Generic[Candidate]):
 
     def __call__(self, candidate: Candidate, indices: Sequence[int]) -> Outcome:
         """How it does on the clips of these indices."""
-        references = [example.references or (example.text,) for example in self._group.clips]
+        references = [texts_of(example) for example in self._group.clips]
         everything = self._split.search
         if not set(indices) <= set(everything):
             everything = tuple(range(len(references)))

@@ -1,9 +1,10 @@
 """Who works on a trial, and whether they still do.
 
-A process that is killed cannot say so. On its own machine the system tells (no process of that number, or one
-that started at another time). From elsewhere it is given up when its heartbeat, a number in the study's
-storage that it counts up every 20 s, has stood still for 3 minutes of the watcher's own clock: clocks of
-different machines are never compared.
+A process that is killed cannot say so. On its own machine the system tells: there is no process of that
+number, or it is the one that started when the owner did. Where that is not known, it is given up when its
+heartbeat, a number in the study's storage that it counts up every 20 s, has stood still for 3 minutes of the
+watcher's own clock: clocks of different machines are never compared. That goes for other machines, and for a
+number whose process started at another time: either it is a later one, or the clock was set meanwhile.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,9 +25,10 @@ _PATIENCE_SECONDS = 180.0
 
 
 def this_process() -> dict[str, Any]:
-    """Machine, process number and start: what nobody else has."""
+    """Where it runs, its number there, and when it started."""
     return {
         "machine": platform.node(),
+        "system": _system(),
         "process": os.getpid(),
         "started": psutil.Process().create_time(),
     }
@@ -45,8 +48,10 @@ class Watch:
             owner: as ``this_process`` gave it; None if it was killed before it could say.
             beat: the heartbeat as it is in the storage.
         """
-        if owner is not None and owner["machine"] == platform.node():
-            return not _is_running(owner)
+        if owner is not None and (owner["machine"], owner.get("system")) == (platform.node(), _system()):
+            started = _started(owner["process"])
+            if started is None or started == owner["started"]:
+                return started is None
         known, since = self._seen.get(number, (None, 0.0))
         if number not in self._seen or known != beat:
             self._seen[number] = beat, time.monotonic()
@@ -54,12 +59,25 @@ class Watch:
         return time.monotonic() - since > _PATIENCE_SECONDS
 
 
-def _is_running(owner: Mapping[str, Any]) -> bool:
+def _system() -> str:
+    """Where a process number means the same: machines may share a name, and containers a machine.
+
+    Linux tells; elsewhere the machine's name must do.
+    """
     try:
-        process = psutil.Process(owner["process"])
-        return process.create_time() == owner["started"] and process.status() != psutil.STATUS_ZOMBIE
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _started(number: int) -> float | None:
+    """When the process of this number started; None if there is none."""
+    try:
+        process = psutil.Process(number)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.NoSuchProcess:
-        return False
+        return None
 
 
 @contextmanager

@@ -65,7 +65,8 @@ class Results:
         objectives: names, in the order of the values.
         trials: by number.
         front: numbers of the measured trials that no other dominates.
-        best: number of the one that ``best.yaml`` repeats; None if none meets the goals.
+        best: number of the one that ``best.yaml`` repeats; None if none meets the goals. It is not of
+            the front where trials that miss goals dominate it.
         why: how the best was chosen, or why there is none.
     """
 
@@ -97,8 +98,13 @@ class Results:
             trials,
             front,
             best.number if best else None,
-            _why(measured, best, objectives),
+            _why(measured, best, best is not None and best.number in front, objectives),
         )
+
+    @property
+    def shown(self) -> list[int]:
+        """Numbers of the front and the best: those to choose from."""
+        return sorted({*self.front, *(() if self.best is None else (self.best,))})
 
     def trial(self, number: int) -> Trial:
         """The trial of that number."""
@@ -128,7 +134,7 @@ class Results:
         titles = [OBJECTIVES[name].title for name in self.objectives]
         shown = table(f"Pareto front of {self.name}", ("trial", *titles, "goals missed"))
         lines = []
-        for trial in map(self.trial, self.front):
+        for trial in map(self.trial, self.shown):
             number = f"{trial.number}{' *' if trial.number == self.best else ''}"
             shown.add_row(number, *(f"{value:.4f}" for value in trial.values), ", ".join(trial.missed))
             where = f" (on {trial.machine})" if len(machines) > 1 else ""
@@ -172,11 +178,12 @@ def write_results(results: Results, space: Space, study: Study, folder: Path, ke
     else:
         write_whole(folder / BEST, _best_recipe(results, space, study))
     for trial in results.trials:
-        if trial.values and trial.number not in results.front and not keep_models:
+        if trial.outcome in ("measured", "refused") and trial.number not in results.shown and not keep_models:
             (trial_folder(folder, trial.number) / store.WEIGHTS).unlink(missing_ok=True)
         if trial.outcome == "lost":
-            for unfinished in (folder / "trials").glob(f".{trial.number:04d}.*.partial"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished = (folder / "trials").glob(f".{trial.number:04d}.*.partial")
+            for left in (*unfinished, trial_folder(folder, trial.number)):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _trial(found: FrozenTrial, recipe: Recipe, folder: Path) -> Trial:
@@ -204,10 +211,11 @@ def _trial(found: FrozenTrial, recipe: Recipe, folder: Path) -> Trial:
     )
 
 
-def _why(measured: Sequence[Trial], best: Trial | None, objectives: Sequence[str]) -> str:
+def _why(measured: Sequence[Trial], best: Trial | None, on_front: bool, objectives: Sequence[str]) -> str:
     first = f"{'most' if OBJECTIVES[objectives[0]].maximize else 'least'} {objectives[0]}"
     if best is not None and best.goals:
-        return f"Best is trial {best.number} (*): of those that meet all goals, the one of {first}"
+        beside = "" if on_front else "; trials that miss goals dominate it"
+        return f"Best is trial {best.number} (*): of those that meet all goals, the one of {first}{beside}"
     if best is not None:
         return f"The recipe sets no goals, so best is trial {best.number} (*), the one of {first}"
     if not measured:

@@ -76,10 +76,17 @@ def search_recipe(
     objectives = usual.search.objectives
     device, progress = choose_device(device), progress or Silent()
     folder = Path("out", usual.name) if out is None else Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AudioLMError(
+            f"search: cannot make the folder {folder}: {error.strerror}; --out names another"
+        ) from None
     maximize = [OBJECTIVES[name].maximize for name in objectives]
     with FileLock(folder / "study.lock"):  # Optuna's tables must not be made by two processes at once
         study = Study(open_storage(storage or str(folder / "study.db")), usual.name, space, maximize)
+        study.own(folder)
+    Results.of(study, usual, folder)  # refuses a folder without the trials of this study before any work
     before = shared_baseline(folder, usual, device, progress)
     require_measured(before, objectives)
     while (trial := study.claim(usual.search.trials)) is not None:

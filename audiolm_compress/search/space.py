@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from audiolm_compress.errors import RecipeError
 from audiolm_compress.recipe import Recipe, checked_recipe, read_entries
-from audiolm_compress.recipe_choices import Choice, decided, find_choices, take_switches
-from audiolm_compress.recipe_errors import explain, written_path
+from audiolm_compress.recipe_choices import Choice, Complaint, decided, find_choices, take_switches
+from audiolm_compress.recipe_errors import listed, statements
 from audiolm_compress.recipe_source import Source
 from audiolm_compress.recipe_steps import with_baseline
 
@@ -45,16 +45,22 @@ class Space:
         other are left for the search to find.
 
         Raises:
-            RecipeError: all errors at once; or nothing is left open.
+            RecipeError: all errors of the recipe with its first options at once, else those of all further
+                options; or nothing is left open.
         """
         source = read_entries(path, overrides)
         choices = tuple(find_choices(source)[0])
         space = cls(source, choices, baseline)
         usual = {choice: choice.options[0] for choice in choices}
         checked_recipe(decided(source, usual))
-        for choice in choices:
-            for option in choice.options[1:]:
-                _check_option(decided(source, usual | {choice: option}), choice)
+        wrong = [
+            line
+            for choice in choices
+            for option in choice.options[1:]
+            for line in _wrong_by_itself(decided(source, usual | {choice: option}), choice)
+        ]
+        if wrong:
+            raise RecipeError(listed(source, wrong))
         if not choices:
             raise RecipeError(
                 f"{source.label}: nothing is left open, so there is nothing to search; write "
@@ -105,14 +111,14 @@ class Space:
         return kept | {"search": search} | baseline
 
 
-def _check_option(source: Source, choice: Choice) -> None:
-    """Refuse an option that is wrong by itself."""
+def _wrong_by_itself(source: Source, choice: Choice) -> list[Complaint]:
+    """What is wrong at the place of a choice with one of its options."""
     take_switches(source)
-    own: list[Any] = []
     try:
         Recipe.model_validate(source.content, context={"folder": source.folder})
     except ValidationError as error:
-        errors = [(written_path(source.content, found), found) for found in error.errors()]
-        own = [found for path, found in errors if path[: len(choice.path)] == choice.path]
-    if own or source.complaints:
-        raise RecipeError(explain(source, Recipe, own))
+        found = error.errors()
+    else:
+        found = []
+    lines = statements(source, Recipe, found)
+    return [(path, line) for path, line in lines if path[: len(choice.path)] == choice.path]

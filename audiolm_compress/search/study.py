@@ -20,7 +20,9 @@ as many on its first generation.
 from __future__ import annotations
 
 import json
+import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,12 +32,15 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.recipe_choices import Choice
+from audiolm_compress.search.baseline import write_whole
 from audiolm_compress.search.owner import Watch, heartbeat, this_process
 from audiolm_compress.search.space import Configuration, Space
 
+_OWNER = "study.json"
 _POLL_SECONDS = 1.0
 _HOPELESS = 10  # configurations refused without one that can be measured
 _LOCK_SECONDS = 60  # that a process waits for others to finish writing
@@ -46,14 +51,24 @@ def open_storage(place: str) -> BaseStorage:
 
     Args:
         place: a database URL (``postgresql://...``), or a file: ``.journal`` is a journal, else SQLite.
+
+    Raises:
+        AudioLMError: it cannot be opened.
     """
-    if place.endswith(".journal"):
-        return JournalStorage(JournalFileBackend(place))
-    if "://" in place:
-        return RDBStorage(place)
-    return RDBStorage(
-        f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}}
-    )
+    try:
+        if "://" in place:
+            return RDBStorage(place)
+        if place.endswith(".journal"):
+            return JournalStorage(JournalFileBackend(place))
+        return RDBStorage(
+            f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}}
+        )
+    except (OSError, ImportError, SQLAlchemyError) as error:
+        shown = re.sub(r"(?<=://)[^/]*@", "", place)  # without a password
+        raise AudioLMError(
+            f"search: cannot open the storage {shown}: {str(error).partition(chr(10))[0]}; give a file in a "
+            "folder that is there, or the URL of a database whose driver is installed"
+        ) from error
 
 
 def outcome(trial: FrozenTrial) -> str:
@@ -89,14 +104,32 @@ class Study:
         entries = _flat(space.entries())
         begun = self._study.user_attrs.get("entries")
         if begun is None:
+            begun = entries
             self._study.set_user_attr("entries", entries)
-            return
+        if "identity" not in self._study.user_attrs:
+            self._study.set_user_attr("identity", uuid.uuid4().hex)
         changed = sorted(key for key in begun.keys() | entries.keys() if begun.get(key) != entries.get(key))
         if changed:
             raise AudioLMError(
                 f"search: the study {name!r} was begun with another recipe; changed since: "
                 f"{', '.join(changed)}; go on with the old one or begin anew in another folder: --out"
             )
+
+    def own(self, folder: Path) -> None:
+        """Mark ``folder`` as this study's, whose trials are in it under their numbers.
+
+        Raises:
+            AudioLMError: it is another study's, whose trials would be written over.
+        """
+        file = folder / _OWNER
+        mine = {"name": self._study.study_name, "identity": self._study.user_attrs["identity"]}
+        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else mine
+        if found != mine:
+            raise AudioLMError(
+                f"search: {folder} holds the study {found['name']!r}; {mine['name']!r} in this storage is "
+                "another; go on with its recipe and storage, or begin in another folder: --out"
+            )
+        write_whole(file, json.dumps(mine) + "\n")
 
     def trials(self) -> list[FrozenTrial]:
         """All of them, whoever ran them, as they are now."""

@@ -53,6 +53,13 @@ def test_combinations_have_an_effect_each() -> None:
     assert {one.max_new_tokens for one in search.combinations(before, limit=90)} == {50}
 
 
+def test_sampling_is_tried_to_be_switched_off_but_not_on() -> None:
+    for sampling in (True, False):
+        before = DecodeSettings(do_sample=sampling)
+        found = DecodeSearch(num_beams=(1, 4)).combinations(before, limit=20)
+        assert {one.do_sample for one in found} == {False, sampling}
+
+
 def test_the_limit_is_the_longest_reference_with_its_end(small_model: Callable[[str], Salmonn]) -> None:
     model = small_model("llama")
     long = "a dog barks in the rain"

@@ -77,6 +77,21 @@ def test_a_proposer_of_ones_own(small_model: Callable[[str], Salmonn], context: 
     assert any("1 instructions proposed" in note for note in report.notes)
 
 
+def test_what_finds_no_room_is_told_and_a_proposer_takes_turns_with_training(
+    small_model: Callable[[str], Salmonn], context: Context
+) -> None:
+    model = small_model("llama")
+    search = PromptSearch(**QUICK | {"candidates": 3}, instructions={"asr": ("Go",)})
+    groups, _ = search.groups(model, context.calibration, present_wording(model))
+    (group,) = [group for group in groups if group.metric == "wer"]
+    before = present_wording(model)("asr")
+    first, left_out = search.seeds(group, before, ["one", "two"], ["three", "four"])
+    assert [wording.words for wording in first] == ["Go", "one", "three"]
+    assert [wording.words for wording in left_out] == ["two", "four"]
+    report = search_prompts(model, context, search, lambda task, known, count: ["three", "four", "five"])
+    assert any("asr: " in note and "were not tried, as candidates is 3" in note for note in report.notes)
+
+
 def test_a_local_model_proposes_the_same_with_the_same_seed(parity: Path, tmp_path: Path) -> None:
     folder = parity / "llama" / "llm"
     one, other = LocalProposer(folder, 1), LocalProposer(folder, 2)
@@ -100,10 +115,14 @@ def test_same_seed_same_history(small_model: Callable[[str], Salmonn], context: 
 def test_what_is_refused(context: Context, small_model: Callable[[str], Salmonn], tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="must occur exactly once"):
         PromptSearch(templates=("no place",))
+    with pytest.raises(ValidationError, match=r"neither \{\} nor <SpeechHere> may occur"):
+        PromptSearch(systems=("Braces: {}",))
     with pytest.raises(ValidationError, match="must occur at most once"):
         PromptSearch(instructions={"asr": ("<SpeechHere><SpeechHere>",)})
     with pytest.raises(ValidationError, match="no such folder"):
         PromptSearch(proposer=tmp_path / "gone")
+    with pytest.raises(ValidationError, match=r"has no config\.json"):
+        PromptSearch(proposer=tmp_path)
     with pytest.raises(PassError, match="instructions for ars, but there are prompts for asr, aac, "):
         PromptSearch(instructions={"ars": ("Go",)}).apply(small_model("llama"), context)
     with pytest.raises(PassError, match="fewest_clips=16"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from audiolm_compress.passes.base import Context, Silent
 from audiolm_compress.passes.heard_clips import Answer
 from audiolm_compress.passes.race import Outcome
 from audiolm_compress.passes.search import Search
-from audiolm_compress.passes.search_clips import Group, Judge, Split
+from audiolm_compress.passes.search_clips import Group, Judge, Split, texts_of
 from audiolm_compress.passes.search_report import Verdict, figures, history
 from audiolm_compress.salmonn.model import Salmonn
 
@@ -159,6 +160,32 @@ def test_too_few_clips(small_model: Callable[[str], Salmonn], context: Context) 
     assert [group.metric for group in groups] == ["cider_d"]
     assert any("QA is left as it is: its answers have no score" in note for note in notes)
     assert any("asr is left as it is: 3 calibration clips" in note for note in notes)
+
+
+def test_an_audio_file_counts_once_with_all_its_texts(
+    small_model: Callable[[str], Salmonn], context: Context
+) -> None:
+    """Else a clip could race under one caption and be held out under another."""
+    files = [
+        replace(e, path=Path(f"{i // 4}.wav"), text=e.id, references=())
+        for i, e in enumerate(context.calibration)
+    ]
+    model = small_model("llama")
+    search = DecodeSearch(fewest_clips=3)
+    with pytest.raises(PassError, match="more than 2 calibration clips"):
+        search.groups(model, files, model.decode_settings)
+    groups, notes = search.groups(model, [*files, *context.calibration], model.decode_settings)
+    assert [len(group.clips) for group in groups] == [2 + 4, 2 + 4]
+    assert [texts_of(clip) for clip in groups[0].clips[:2]] == [("0", "2"), ("4", "6")]
+    assert sum("8 calibration clips of 6 audio files" in note for note in notes) == 2
+
+
+def test_too_few_clips_to_be_sure_are_told(small_model: Callable[[str], Salmonn], context: Context) -> None:
+    model = small_model("llama")
+    for confidence, told in ((0.95, True), (0.75, False)):
+        search = DecodeSearch(fewest_clips=4, finalists=1, confidence=confidence)
+        _, notes = search.groups(model, context.calibration, model.decode_settings)
+        assert any("2 confirming clips may be too few" in note for note in notes) is told
 
 
 def test_clips_without_an_error_are_no_ground_to_change_anything(context: Context) -> None:

@@ -50,6 +50,10 @@ def test_every_configuration_is_a_recipe_or_says_why_not(tmp_path: Path) -> None
         (("[3, 4, 8]", "[5, 4]"), "passes.1.bits: found 5"),
         (("[true, false]}\ngoals", "[true, maybe]}\ngoals"), "passes.1.when: found 'maybe'"),
         (("[weights, wer]", "[weight]"), "search.objectives.0: found 'weight'; expected 'weights', "),
+        (
+            ("[weights, wer]", "[wer, weights, wer]"),
+            "search.objectives: names an objective twice: wer, weights",
+        ),
         (("choose: [3", "chose: [3"), "passes.1.bits: unknown key 'chose'; did you mean 'choose'?"),
     ],
 )
@@ -60,6 +64,21 @@ def test_an_option_that_is_wrong_by_itself_is_refused_at_once(
         read(tmp_path, TEXT.replace(*change))
     assert expected in str(caught.value)
     assert "line " in str(caught.value)
+
+
+def test_wrong_options_of_all_choices_come_at_once(tmp_path: Path) -> None:
+    text = TEXT.replace("[3, 4, 8]", "[3, 5, 6]").replace("[true, false]}\ngoals", "[true, maybe]}\ngoals")
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, text)
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("recipe.yaml: 3 errors")
+    assert [line.split(": found ")[1].split(";")[0] for line in lines[1:]] == ["5", "6", "'maybe'"]
+
+
+def test_options_may_be_lists(tmp_path: Path) -> None:
+    text = "passes: [{pass: gptq, parts: {choose: [[llm], [llm, connector]]}}]"
+    space = read(tmp_path, text)
+    assert space.recipe((1,)).passes == (Gptq(parts=("llm", "connector")),)
 
 
 def test_nothing_to_search(tmp_path: Path) -> None:

@@ -143,7 +143,13 @@ def test_a_process_elsewhere_is_given_up_when_its_heart_stands_still(monkeypatch
     assert not watch.is_lost(3, owner, 2)
     now = 351.0
     assert watch.is_lost(3, owner, 2)
-    assert not watch.is_lost(4, this_process(), None), "this one is alive without a heartbeat"
+    alive, moved = this_process(), this_process() | {"started": 1.0}
+    assert not watch.is_lost(4, alive, None)
+    assert not watch.is_lost(5, moved, 1), "the clock may have been set"
+    now = 600.0
+    assert not watch.is_lost(4, alive, None), "this one is alive without a heartbeat"
+    assert watch.is_lost(5, moved, 1), "a later process has its number"
+    assert not watch.is_lost(6, alive | {"system": "another", "process": 2**30}, 1), "its numbers are others"
 
 
 def test_a_search_of_impossible_configurations_ends(tmp_path: Path) -> None:
@@ -163,3 +169,22 @@ def test_another_recipe_cannot_go_on_with_the_study(tmp_path: Path, space: Space
     file.write_text(TEXT.replace("[3, 4]", "[3, 4, 8]"), encoding="utf-8")
     with pytest.raises(AudioLMError, match=r"changed since: passes\.1\.bits\.choose\.2; go on with"):
         opened(tmp_path, Space.read(file, (), None))
+
+
+def test_a_folder_belongs_to_one_study(tmp_path: Path, space: Space) -> None:
+    """Trials are numbered by study: those of a second one would be written over the first's."""
+    opened(tmp_path, space).own(tmp_path)
+    opened(tmp_path, space).own(tmp_path)
+    renamed = Study(open_storage(str(tmp_path / PLACES[0])), "other", space, [False, True])
+    with pytest.raises(AudioLMError, match=r"holds the study 'study'; 'other' in this storage is another"):
+        renamed.own(tmp_path)
+    with pytest.raises(AudioLMError, match="begin in another folder: --out"):
+        opened(tmp_path, space, PLACES[1]).own(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["gone/study.db", "gone/study.journal", "nosuch://me:secret@host/trials"])
+def test_a_storage_that_cannot_be_opened_is_named(tmp_path: Path, place: str) -> None:
+    asked = place if "://" in place else str(tmp_path / place)
+    with pytest.raises(AudioLMError, match=r"cannot open the storage .*; give a file in a folder") as caught:
+        open_storage(asked)
+    assert "secret" not in str(caught.value)
