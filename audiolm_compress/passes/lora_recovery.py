@@ -30,7 +30,8 @@ from torch import nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
-from audiolm_compress.passes.recovery import Recovery, improvement, recover
+from audiolm_compress.passes.recovery import improvement, recover
+from audiolm_compress.passes.recovery_settings import Recovery
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.adapted import AdaptedLinear, adapted_weight, floating_type

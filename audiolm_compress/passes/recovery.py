@@ -1,4 +1,4 @@
-"""What all passes that train have in common: how long, how fast, on which clips, towards what.
+"""What all passes that train do: ask the baseline, train, and keep what is better on clips held out.
 
 The loss of a batch is a weighted sum of
 
@@ -17,104 +17,27 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from audiolm_compress.data.augment import Augmentation, with_variants
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
-from audiolm_compress.passes.base import Context, Pass, Progress
-from audiolm_compress.passes.student import Student, same_length, teachable
+from audiolm_compress.passes.base import Context, Progress
+from audiolm_compress.passes.recovery_clips import Batches, split_clips
+from audiolm_compress.passes.recovery_settings import Recovery
+from audiolm_compress.passes.student import Student, teachable
 from audiolm_compress.passes.teacher import Teacher, Wanted
-from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.settings import Settings
 from audiolm_compress.training import TrainSettings, train
 
 _VALIDATIONS = 10  # in a whole training
 _LONGEST = 10**9  # steps, where minutes or nothing but epochs end a training
-_TRAINING_FLOPS = 3.0  # forward and backward passes, relative to the forward pass alone
-
-
-class Losses(Settings):
-    """Weights of the losses; 0 leaves one out."""
-
-    speech: float = Field(1.0, ge=0, description="Whisper's states against the baseline's.")
-    audio: float = Field(1.0, ge=0, description="BEATs' states against the baseline's.")
-    connector: float = Field(1.0, ge=0, description="Audio tokens against the baseline's.")
-    logits: float = Field(1.0, ge=0, description="Next-token probabilities against the baseline's.")
-    text: float = Field(0.5, ge=0, description="Cross-entropy of the reference texts.")
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> Losses:
-        if not any(self.model_dump().values()):
-            raise ValueError("all losses are 0, so there is nothing to learn; give one of them a weight")
-        return self
-
-
-class Recovery(Pass):
-    """Base of the passes that train; what is trained, the subclass says."""
-
-    learns: ClassVar[bool] = True
-
-    epochs: float | None = Field(
-        4.0, gt=0, description="Rounds through the clips. The first of epochs, steps and minutes ends it."
-    )
-    steps: int | None = Field(None, ge=1, description="Changes of the weights.")
-    minutes: float | None = Field(
-        None,
-        gt=0,
-        description="Of training, teaching not counted. How far a machine comes in them varies, so such a "
-        "run does not repeat exactly.",
-    )
-    learning_rate: float = Field(3e-4, gt=0, description="Highest learning rate of AdamW.")
-    warmup_share: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay of matrices.")
-    batch_size: int = Field(8, ge=1, description="Clips in a batch; those of a batch have one length.")
-    accumulation: int = Field(1, ge=1, description="Batches whose gradients make one step.")
-    mixed_precision: Literal["no", "bf16"] = Field("no", description="Autocast of the matrix products.")
-    losses: Losses = Field(Losses(), description="What the student is to be near to, by weight.")
-    temperature: float = Field(1.0, gt=0, description="Of the probabilities that logits are compared in.")
-    clips: int | None = Field(None, ge=2, description="At most so many training clips; null: all.")
-    valid_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of the clips that only decides which weights are the best."
-    )
-    augment: Augmentation = Field(Augmentation(), description="Variants of the clips to learn from.")
-
-    @model_validator(mode="after")
-    def _ends(self) -> Recovery:
-        if self.epochs is None and self.steps is None and self.minutes is None:
-            raise ValueError("epochs, steps and minutes are all null, so training would not end; give one")
-        return self
-
-    def rehearsed(self, model: Salmonn) -> Pass:
-        """A step or two on the clips as they are."""
-        return self.model_copy(
-            update={"epochs": None, "steps": 2, "minutes": None, "clips": None, "augment": Augmentation()}
-        )
-
-    def predict_training(self, sketch: Sketch, trained: Collection[str]) -> None:
-        """Count the baseline's look at every clip and the student's steps.
-
-        What is trained in ``trained`` parts costs a backward pass there and in all that follows; encoders
-        before it are run once a clip.
-        """
-        clips = min(self.clips or sketch.training_clips, sketch.training_clips) * (1 + self.augment.copies)
-        sketch.run_baseline(clips)
-        if self.epochs is not None:
-            seen = clips * self.epochs
-        else:
-            seen = (self.steps or 0) * self.batch_size * self.accumulation
-        moved = {*trained, "llm"} | ({"connector"} if set(trained) - {"llm"} else set())
-        for part in sketch.model.parts():
-            sketch.run_part(part, _TRAINING_FLOPS * seen if part in moved else clips)
 
 
 @dataclass(frozen=True)
@@ -170,7 +93,7 @@ def recover(
             f"{settings.kind}: no loss can change what is trained ({', '.join(sorted(parts))}); "
             f"{'; '.join(notes)}; give another loss a weight"
         )
-    examples, held_out = _clips(context, settings)
+    examples, held_out = split_clips(context, settings)
     wanted = Wanted(
         speech="speech" in weights,
         audio="audio" in weights,
@@ -191,9 +114,8 @@ def recover(
         unlike = sum("logits" not in lesson for lesson in lessons) if "logits" in weights else 0
         if unlike:
             notes.append(f"{unlike} clips have no loss on logits: the baseline writes their texts otherwise")
-        plan = _Plan(
-            student, settings.batch_size, held_out, int(torch.randint(2**31, (), generator=context.rng))
-        )
+        seed = int(torch.randint(2**31, (), generator=context.rng))
+        plan = Batches(model, examples, held_out, settings.batch_size, seed)
         before = _mean_losses(student, plan.validation)
         untrained = {name: parameter.detach().clone() for name, parameter in trained.items()}
         steps = _steps(settings, len(plan(0)))
@@ -239,8 +161,8 @@ def recover(
     figures: dict[str, Any] = {
         "steps": result.steps,
         "best_step": result.best_step if changed else 0,
-        "clips": len(examples) - len(held_out),
-        "held_out_clips": len(held_out),
+        "clips": len(examples) - held_out,
+        "held_out_clips": held_out,
         "trained_parameters": sum(parameter.numel() for parameter in trained.values()),
         "saved_bytes": 0,
     }
@@ -261,49 +183,6 @@ def improvement(recovered: Recovered) -> str:
     names = [name.removesuffix("_before") for name in figures if name.endswith("_before")]
     losses = ", ".join(f"{n} {figures[f'{n}_before']:.3f} -> {figures[f'{n}_after']:.3f}" for n in names)
     return f"on held-out clips {losses}"
-
-
-class _Plan:
-    """The batches of an epoch: clips of one length together, shuffled anew for every epoch."""
-
-    def __init__(self, student: Student, batch_size: int, held_out: Sequence[int], seed: int) -> None:
-        self.seed, self._size = seed, batch_size
-        kept = set(held_out)
-        learned = [index for index in range(len(student.examples)) if index not in kept]
-        self._groups = same_length(student.model, student.examples, learned)
-        self.validation = [
-            group[start : start + batch_size]
-            for group in same_length(student.model, student.examples, held_out)
-            for start in range(0, len(group), batch_size)
-        ]
-
-    def __call__(self, epoch: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed + epoch)
-        batches = []
-        for group in self._groups:
-            order = [group[i] for i in torch.randperm(len(group), generator=generator).tolist()]
-            batches += [order[start : start + self._size] for start in range(0, len(order), self._size)]
-        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-def _clips(context: Context, settings: Recovery) -> tuple[list[Example], list[int]]:
-    """All clips with their variants, and the numbers of those that are held out; these have no variants.
-
-    Raises:
-        PassError: fewer than two clips.
-    """
-    examples = list(context.training_clips)
-    order = torch.randperm(len(examples), generator=context.rng).tolist()[: settings.clips]
-    if len(order) < 2:
-        raise PassError(
-            f"{settings.kind}: needs at least two clips, one to learn from and one to judge by; found "
-            f"{len(order)}; give data.training or more calibration clips"
-        )
-    count = min(max(1, round(settings.valid_share * len(order))), len(order) - 1)
-    held_out = [examples[index] for index in order[:count]]
-    learned = [examples[index] for index in order[count:]]
-    varied = with_variants(learned, settings.augment, context.rng)
-    return [*held_out, *varied], list(range(count))
 
 
 def _teach(

@@ -16,7 +16,7 @@ from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes import Cast, Distill, Gptq, QuantizeEmbedding, VocabTrim
 from audiolm_compress.passes.base import Context, PassReport
-from audiolm_compress.passes.recovery import Losses
+from audiolm_compress.passes.recovery_settings import Losses
 from audiolm_compress.passes.teacher import Teacher, Wanted, shared_tokens
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.training.features import FeatureCache

@@ -16,7 +16,7 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.passes import Gptq, LayerDrop, LowRank, MergeLora, PruneWidth, QuantizeEncoder
 from audiolm_compress.passes.base import Context
 from audiolm_compress.passes.lora_recovery import LoraRecovery
-from audiolm_compress.passes.recovery import Losses
+from audiolm_compress.passes.recovery_settings import Losses
 from audiolm_compress.planning.layers import file_bytes
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization import QuantizedLinear
