@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +35,10 @@ from audiolm_compress.passes.teacher import Teacher, Wanted
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.training import TrainSettings, train
+from audiolm_compress.training.shards import processes
 
-_VALIDATIONS = 10  # in a whole training
-_LONGEST = 10**9  # steps, where minutes or nothing but epochs end a training
+_VALIDATIONS = 10  # in a training whose end is known; in others one an epoch
+_LONGEST = 10**9  # steps, where nothing but minutes ends a training
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def recover(
     *,
     speech_layers: Mapping[int, int] | None = None,
     audio_layers: Mapping[int, int] | None = None,
+    as_kept: Callable[[], None] = lambda: None,
 ) -> Recovered:
     """Train parameters of ``model`` in place, towards the baseline and the reference texts.
 
@@ -75,13 +77,16 @@ def recover(
         trained: full name -> parameter; everything else stays as it is.
         speech_layers: layer of the student's Whisper -> layer of the baseline's that it is to resemble.
         audio_layers: the same for BEATs.
+        as_kept: rounds what is trained as it will be stored, before it is judged; rounding to the types that
+            the parameters had is done here.
 
     Returns:
         What there is to report. The model is left in evaluation mode with the best weights on held-out clips,
         those from before among them, and no parameter requires a gradient.
 
     Raises:
-        PassError: nothing to train, too few clips, or a loss that is impossible for this student.
+        PassError: nothing to train, too few clips, a clip without any loss, or a loss that is impossible for
+            this student.
         DataError: a loss was not finite.
     """
     if not trained:
@@ -94,6 +99,8 @@ def recover(
             f"{'; '.join(notes)}; give another loss a weight"
         )
     examples, held_out = split_clips(context, settings)
+    if not context.training:
+        notes.append("learned from the calibration clips, as there is no data.training")
     wanted = Wanted(
         speech="speech" in weights,
         audio="audio" in weights,
@@ -108,17 +115,17 @@ def recover(
             teacher = Teacher(context.reference(), model, wanted, context.features)
         except PassError as error:
             raise PassError(f"{settings.kind}: {error}") from error
+    types = {name: parameter.dtype for name, parameter in trained.items()}
     with _learning(model, trained):
         lessons = _teach(teacher, examples, settings.kind, context.progress)
+        notes += _without_logits(lessons, weights, settings.kind)
         student = Student(model, examples, lessons, weights, settings.temperature, teacher, context.features)
-        unlike = sum("logits" not in lesson for lesson in lessons) if "logits" in weights else 0
-        if unlike:
-            notes.append(f"{unlike} clips have no loss on logits: the baseline writes their texts otherwise")
         seed = int(torch.randint(2**31, (), generator=context.rng))
         plan = Batches(model, examples, held_out, settings.batch_size, seed)
         before = _mean_losses(student, plan.validation)
         untrained = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        steps = _steps(settings, len(plan(0)))
+        epoch = len(plan(0)) / (settings.accumulation * processes().num_processes)
+        steps = _steps(settings, epoch)
         context.progress.start(f"{settings.kind}: training", steps * settings.accumulation)
 
         def total(found: Mapping[str, float]) -> float:
@@ -144,11 +151,15 @@ def recover(
                 weight_decay=settings.weight_decay,
                 accumulation=settings.accumulation,
                 mixed_precision=settings.mixed_precision,
-                validate_every=max(1, min(steps // _VALIDATIONS, len(plan(0)) // settings.accumulation)),
+                validate_every=_validate_every(settings, steps, epoch),
                 seed=plan.seed,
             ),
             validate=validate,
         )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(parameter.to(types[name]))
+            as_kept()
         after = _mean_losses(student, plan.validation)
         changed = total(after) < total(before)
         if not changed:
@@ -157,7 +168,9 @@ def recover(
                 for name, parameter in trained.items():
                     parameter.copy_(untrained[name])
     if settings.minutes is not None:
-        notes.append(f"ended by minutes or steps, whichever came first: {result.steps} steps; not repeatable")
+        notes.append(
+            f"{result.steps} steps were taken in {settings.minutes:g} minutes at most; not repeatable"
+        )
     figures: dict[str, Any] = {
         "steps": result.steps,
         "best_step": result.best_step if changed else 0,
@@ -199,14 +212,38 @@ def _teach(
     return lessons
 
 
-def _steps(settings: Recovery, batches: int) -> int:
-    """Changes of the weights until epochs or steps end the training."""
+def _without_logits(
+    lessons: Sequence[Mapping[str, Tensor]], weights: Mapping[str, float], kind: str
+) -> list[str]:
+    """A note on clips whose texts student and baseline write in different tokens.
+
+    Raises:
+        PassError: there are such clips, and no other loss to learn from.
+    """
+    unlike = sum("logits" not in lesson for lesson in lessons) if "logits" in weights else 0
+    if unlike and len(weights) == 1:
+        raise PassError(
+            f"{kind}: the baseline writes the texts of {unlike} of {len(lessons)} clips in other tokens, so "
+            "there is no loss on their logits, and no other loss; give losses.text or another one a weight"
+        )
+    said = f"{unlike} clips have no loss on logits: the baseline writes their texts in other tokens"
+    return [said] if unlike else []
+
+
+def _steps(settings: Recovery, epoch: float) -> int:
+    """Changes of the weights until epochs, of so many steps each, or steps end the training."""
     limits = [_LONGEST]
     if settings.epochs is not None:
-        limits.append(max(1, round(settings.epochs * batches / settings.accumulation)))
+        limits.append(max(1, round(settings.epochs * epoch)))
     if settings.steps is not None:
         limits.append(settings.steps)
     return min(limits)
+
+
+def _validate_every(settings: Recovery, steps: int, epoch: float) -> int:
+    """Steps between validations: where minutes may end the training at any step, an epoch at most."""
+    often = steps / _VALIDATIONS
+    return max(1, int(often if settings.minutes is None else min(often, epoch)))
 
 
 @torch.no_grad()

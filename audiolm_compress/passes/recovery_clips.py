@@ -9,7 +9,6 @@ import torch
 
 from audiolm_compress.data.augment import with_variants
 from audiolm_compress.data.example import Example
-from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context
 from audiolm_compress.passes.recovery_settings import Recovery
 from audiolm_compress.salmonn.model import Salmonn
@@ -23,11 +22,7 @@ def split_clips(context: Context, settings: Recovery) -> tuple[list[Example], in
     """
     examples = list(context.training_clips)
     order = torch.randperm(len(examples), generator=context.rng).tolist()[: settings.clips]
-    if len(order) < 2:
-        raise PassError(
-            f"{settings.kind}: needs at least two clips, one to learn from and one to judge by; found "
-            f"{len(order)}; give data.training or more calibration clips"
-        )
+    settings.require_clips(len(order))
     count = min(max(1, round(settings.valid_share * len(order))), len(order) - 1)
     held_out = [examples[index] for index in order[:count]]
     learned = [examples[index] for index in order[count:]]

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from audiolm_compress.data.augment import Augmentation
+from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
@@ -67,6 +68,18 @@ class Recovery(Pass):
             raise ValueError("epochs, steps and minutes are all null, so training would not end; give one")
         return self
 
+    def require_clips(self, found: int) -> None:
+        """Refuse to train on so few clips that none is left to judge by.
+
+        Raises:
+            PassError: fewer than two.
+        """
+        if found < 2:
+            raise PassError(
+                f"{self.kind}: needs at least two clips, one to learn from and one to judge by; found "
+                f"{found}; give data.training, or more clips there or in data.calibration"
+            )
+
     def rehearsed(self, model: Salmonn) -> Pass:
         """A step or two on the clips as they are."""
         return self.model_copy(
@@ -78,13 +91,23 @@ class Recovery(Pass):
 
         What is trained in ``trained`` parts costs a backward pass there and in all that follows; encoders
         before it are run once a clip.
+
+        Raises:
+            PassError: the clips are known to be too few.
         """
+        if known := sketch.training or sketch.calibration:
+            self.require_clips(min(len(known), self.clips or len(known)))
         clips = min(self.clips or sketch.training_clips, sketch.training_clips) * (1 + self.augment.copies)
         sketch.run_baseline(clips)
+        ends = []
         if self.epochs is not None:
-            seen = clips * self.epochs
-        else:
-            seen = (self.steps or 0) * self.batch_size * self.accumulation
+            ends.append(clips * self.epochs)
+        if self.steps is not None:
+            ends.append(float(self.steps * self.batch_size * self.accumulation))
+        seen = min(ends, default=0.0)
+        if self.minutes is not None:
+            said = f"ends after {self.minutes:g} minutes at the latest, which the estimate does not know"
+            sketch.notes.append(f"training {said}")
         moved = {*trained, "llm"} | ({"connector"} if set(trained) - {"llm"} else set())
         for part in sketch.model.parts():
             sketch.run_part(part, _TRAINING_FLOPS * seen if part in moved else clips)

@@ -66,8 +66,13 @@ class ScaleRecovery(Recovery):
                 groups["biases"][f"{name}.bias"] = twin.bias
             model.set_submodule(name, twin)
         trained = {name: p for group in groups.values() for name, p in group.items()}
+
+        def as_kept() -> None:
+            for name, twin in twins.items():
+                twin.round_scales(layers[name].dtype)
+
         try:
-            recovered = recover(model, context, self, trained)
+            recovered = recover(model, context, self, trained, as_kept=as_kept)
         finally:
             for name, layer in layers.items():
                 model.set_submodule(name, layer)

@@ -193,12 +193,18 @@ class Student(nn.Module):
         return encode([self.examples[index].waveform])[0]
 
     def _remembered(self, what: str, index: int, compute: Callable[[], Tensor]) -> Tensor:
+        """What frozen parts give for a clip, computed as they will answer: without autocast."""
+
+        @torch.no_grad()
+        def exact() -> Tensor:
+            with torch.autocast(self.model.device.type, enabled=False):
+                return compute()
+
         if self._features is not None:
             key = digest(self._identity, what, self.examples[index].waveform)
-            return self._features.get(key, lambda: {"kept": compute()})["kept"].to(self.model.device)
+            return self._features.get(key, lambda: {"kept": exact()})["kept"].to(self.model.device)
         if (what, index) not in self._kept:
-            with torch.no_grad():
-                self._kept[what, index] = compute()
+            self._kept[what, index] = exact()
         return self._kept[what, index]
 
 
