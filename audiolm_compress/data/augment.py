@@ -18,6 +18,8 @@ from torch import Tensor
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.settings import Settings
 
+_LONGEST = 30 * SAMPLE_RATE  # Whisper hears no more; the words behind it would still be in the text
+
 
 class Augmentation(Settings):
     """How variants differ from their originals; each value is drawn evenly from its range."""
@@ -51,13 +53,16 @@ def with_variants(
 def vary(waveform: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
     """One variant of float32 samples [n] at 16 kHz, again in [-1, 1]; of another length if the speed changes.
 
+    No clip is slowed down beyond 30 s.
+
     Args:
         waveform: the original, left as it is.
         settings: the ranges to draw from.
         generator: of what is drawn.
     """
     speed, gain, noise = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-    factor = 1 + settings.speed * (2 * speed - 1)
+    longest = max(len(waveform), _LONGEST)
+    factor = max(1 + settings.speed * (2 * speed - 1), len(waveform) / longest)
     resampled = soxr.resample(waveform.numpy(), SAMPLE_RATE, SAMPLE_RATE / factor)
     varied = torch.from_numpy(resampled) * 10 ** (settings.gain_db * (2 * gain - 1) / 20)
     low, high = settings.noise_db

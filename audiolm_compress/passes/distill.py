@@ -16,13 +16,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, PassReport
-from audiolm_compress.passes.recovery import Recovery, improvement, recover
+from audiolm_compress.passes.recovery import improvement, recover
+from audiolm_compress.passes.recovery_settings import Recovery
 from audiolm_compress.planning.sketch import Sketch
+from audiolm_compress.quantization.packed_linear import PackedLinear
 from audiolm_compress.salmonn.model import Salmonn
 
 Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
@@ -54,6 +56,19 @@ class Distill(Recovery):
     )
     audio_layers: LayerMap = Field({}, description="The same for BEATs.")
 
+    @model_validator(mode="after")
+    def _mapped_layers_count(self) -> Distill:
+        for name, layers, weight in (
+            ("speech", self.speech_layers, self.losses.speech),
+            ("audio", self.audio_layers, self.losses.audio),
+        ):
+            if layers and not weight:
+                raise ValueError(
+                    f"{name}_layers maps layers, but losses.{name} is 0, so they would not be compared; give "
+                    f"it a weight, or leave out {name}_layers"
+                )
+        return self
+
     def apply(self, model: Salmonn, context: Context) -> PassReport:
         """Train the parts; see ``recover``.
 
@@ -61,33 +76,35 @@ class Distill(Recovery):
             PassError: a part is missing or holds nothing to train, or a layer map names a layer that is not.
         """
         trained = self._trained(model)
-        teacher = context.reference() if self.speech_layers or self.audio_layers else None
-        for part, layers in self._maps(model).items():
-            self._check_map(part, layers, model, teacher)
+        for part, layers in self._maps().items():
+            self._check_map(part, layers, model, context.reference())
         done = recover(
             model,
             context,
             self,
             trained,
             speech_layers=self.speech_layers,
-            audio_layers=self.audio_layers if model.audio_encoder is not None else None,
+            audio_layers=self.audio_layers,
         )
+        packed = [name for name, module in model.named_modules() if isinstance(module, PackedLinear)]
+        fixed = [name for name in packed if name.partition(".")[0] in self.parts]
+        notes = [f"{len(fixed)} packed layers are not trained: {', '.join(fixed)}"] if fixed else []
         return PassReport(
             changed=done.changed,
             summary=f"{', '.join(self.parts)} trained towards the baseline: {improvement(done)}",
             figures=done.figures,
             modules=done.rows,
-            notes=done.notes,
+            notes=[*notes, *done.notes],
         )
 
     def predict(self, sketch: Sketch) -> None:
         """No size changes."""
         self._trained(sketch.model)
-        for part, layers in self._maps(sketch.model).items():
+        for part, layers in self._maps().items():
             self._check_map(part, layers, sketch.model, None)
         self.predict_training(sketch, self.parts)
 
-    def _maps(self, model: Salmonn) -> dict[str, Mapping[int, int]]:
+    def _maps(self) -> dict[str, Mapping[int, int]]:
         maps = {"speech_encoder": self.speech_layers, "audio_encoder": self.audio_layers}
         return {part: layers for part, layers in maps.items() if layers}
 

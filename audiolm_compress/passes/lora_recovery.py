@@ -30,7 +30,8 @@ from torch import nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
-from audiolm_compress.passes.recovery import Recovery, improvement, recover
+from audiolm_compress.passes.recovery import improvement, recover
+from audiolm_compress.passes.recovery_settings import Recovery
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.adapted import AdaptedLinear, adapted_weight, floating_type
@@ -116,6 +117,11 @@ class LoraRecovery(Recovery):
         kept = sum(not self._folds(layer) for layer in used.values())
         if kept:
             notes.append(f"{kept} adapters stay beside their layers: two thin products more in each")
+        rounded = {str(t).removeprefix("torch.") for t in map(floating_type, used.values()) if t.itemsize < 4}
+        if rounded:
+            notes.append(
+                f"the losses afterwards are those before adapters are rounded to {', '.join(sorted(rounded))}"
+            )
         saved = before - sum(model.weight_bytes().values())
         return PassReport(
             changed=recovered.changed,

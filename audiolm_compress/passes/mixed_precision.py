@@ -213,7 +213,7 @@ def _allocation(
 
 
 def divergence(usual: Sequence[Tensor], batches: Sequence[Callable[[], Tensor]]) -> float:
-    """Mean KL(usual || now), in nats, over the positions of all batches.
+    """Mean KL(usual || now), in nats, over the positions of all batches; NaN if a logit is.
 
     Args:
         usual: log-probabilities [positions, vocabulary] of each batch.
@@ -222,7 +222,8 @@ def divergence(usual: Sequence[Tensor], batches: Sequence[Callable[[], Tensor]])
     total = 0.0
     for before, batch in zip(usual, batches, strict=True):
         total += float(F.kl_div(batch(), before, reduction="sum", log_target=True))
-    return max(0.0, total / sum(map(len, usual)))  # equal distributions may differ from 0 in the last bits
+    mean = total / sum(map(len, usual))
+    return 0.0 if mean < 0 else mean  # -0.0000001 is rounding, but what is no number must stay so
 
 
 def _only_llm(layers: Mapping[str, Open]) -> bool:

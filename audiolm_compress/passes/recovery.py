@@ -1,4 +1,4 @@
-"""What all passes that train have in common: how long, how fast, on which clips, towards what.
+"""What all passes that train do: ask the baseline, train, and keep what is better on clips held out.
 
 The loss of a batch is a weighted sum of
 
@@ -17,104 +17,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from audiolm_compress.data.augment import Augmentation, with_variants
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
-from audiolm_compress.passes.base import Context, Pass, Progress
-from audiolm_compress.passes.student import Student, same_length, teachable
+from audiolm_compress.passes.base import Context, Progress
+from audiolm_compress.passes.recovery_clips import Batches, split_clips
+from audiolm_compress.passes.recovery_settings import Recovery
+from audiolm_compress.passes.student import Student, teachable
 from audiolm_compress.passes.teacher import Teacher, Wanted
-from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.settings import Settings
 from audiolm_compress.training import TrainSettings, train
+from audiolm_compress.training.shards import processes
 
-_VALIDATIONS = 10  # in a whole training
-_LONGEST = 10**9  # steps, where minutes or nothing but epochs end a training
-_TRAINING_FLOPS = 3.0  # forward and backward passes, relative to the forward pass alone
-
-
-class Losses(Settings):
-    """Weights of the losses; 0 leaves one out."""
-
-    speech: float = Field(1.0, ge=0, description="Whisper's states against the baseline's.")
-    audio: float = Field(1.0, ge=0, description="BEATs' states against the baseline's.")
-    connector: float = Field(1.0, ge=0, description="Audio tokens against the baseline's.")
-    logits: float = Field(1.0, ge=0, description="Next-token probabilities against the baseline's.")
-    text: float = Field(0.5, ge=0, description="Cross-entropy of the reference texts.")
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> Losses:
-        if not any(self.model_dump().values()):
-            raise ValueError("all losses are 0, so there is nothing to learn; give one of them a weight")
-        return self
-
-
-class Recovery(Pass):
-    """Base of the passes that train; what is trained, the subclass says."""
-
-    learns: ClassVar[bool] = True
-
-    epochs: float | None = Field(
-        4.0, gt=0, description="Rounds through the clips. The first of epochs, steps and minutes ends it."
-    )
-    steps: int | None = Field(None, ge=1, description="Changes of the weights.")
-    minutes: float | None = Field(
-        None,
-        gt=0,
-        description="Of training, teaching not counted. How far a machine comes in them varies, so such a "
-        "run does not repeat exactly.",
-    )
-    learning_rate: float = Field(3e-4, gt=0, description="Highest learning rate of AdamW.")
-    warmup_share: float = Field(0.05, ge=0, lt=1, description="Share of the steps in which the rate rises.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay of matrices.")
-    batch_size: int = Field(8, ge=1, description="Clips in a batch; those of a batch have one length.")
-    accumulation: int = Field(1, ge=1, description="Batches whose gradients make one step.")
-    mixed_precision: Literal["no", "bf16"] = Field("no", description="Autocast of the matrix products.")
-    losses: Losses = Field(Losses(), description="What the student is to be near to, by weight.")
-    temperature: float = Field(1.0, gt=0, description="Of the probabilities that logits are compared in.")
-    clips: int | None = Field(None, ge=2, description="At most so many training clips; null: all.")
-    valid_share: float = Field(
-        0.1, gt=0, lt=1, description="Share of the clips that only decides which weights are the best."
-    )
-    augment: Augmentation = Field(Augmentation(), description="Variants of the clips to learn from.")
-
-    @model_validator(mode="after")
-    def _ends(self) -> Recovery:
-        if self.epochs is None and self.steps is None and self.minutes is None:
-            raise ValueError("epochs, steps and minutes are all null, so training would not end; give one")
-        return self
-
-    def rehearsed(self, model: Salmonn) -> Pass:
-        """A step or two on the clips as they are."""
-        return self.model_copy(
-            update={"epochs": None, "steps": 2, "minutes": None, "clips": None, "augment": Augmentation()}
-        )
-
-    def predict_training(self, sketch: Sketch, trained: Collection[str]) -> None:
-        """Count the baseline's look at every clip and the student's steps.
-
-        What is trained in ``trained`` parts costs a backward pass there and in all that follows; encoders
-        before it are run once a clip.
-        """
-        clips = min(self.clips or sketch.training_clips, sketch.training_clips) * (1 + self.augment.copies)
-        sketch.run_baseline(clips)
-        if self.epochs is not None:
-            seen = clips * self.epochs
-        else:
-            seen = (self.steps or 0) * self.batch_size * self.accumulation
-        moved = {*trained, "llm"} | ({"connector"} if set(trained) - {"llm"} else set())
-        for part in sketch.model.parts():
-            sketch.run_part(part, _TRAINING_FLOPS * seen if part in moved else clips)
+_VALIDATIONS = 10  # in a training whose end is known; in others one an epoch
+_LONGEST = 10**9  # steps, where nothing but minutes ends a training
 
 
 @dataclass(frozen=True)
@@ -142,6 +66,7 @@ def recover(
     *,
     speech_layers: Mapping[int, int] | None = None,
     audio_layers: Mapping[int, int] | None = None,
+    as_kept: Callable[[], None] = lambda: None,
 ) -> Recovered:
     """Train parameters of ``model`` in place, towards the baseline and the reference texts.
 
@@ -152,13 +77,16 @@ def recover(
         trained: full name -> parameter; everything else stays as it is.
         speech_layers: layer of the student's Whisper -> layer of the baseline's that it is to resemble.
         audio_layers: the same for BEATs.
+        as_kept: rounds what is trained as it will be stored, before it is judged; rounding to the types that
+            the parameters had is done here.
 
     Returns:
         What there is to report. The model is left in evaluation mode with the best weights on held-out clips,
         those from before among them, and no parameter requires a gradient.
 
     Raises:
-        PassError: nothing to train, too few clips, or a loss that is impossible for this student.
+        PassError: nothing to train, too few clips, a clip without any loss, or a loss that is impossible for
+            this student.
         DataError: a loss was not finite.
     """
     if not trained:
@@ -170,7 +98,9 @@ def recover(
             f"{settings.kind}: no loss can change what is trained ({', '.join(sorted(parts))}); "
             f"{'; '.join(notes)}; give another loss a weight"
         )
-    examples, held_out = _clips(context, settings)
+    examples, held_out = split_clips(context, settings)
+    if not context.training:
+        notes.append("learned from the calibration clips, as there is no data.training")
     wanted = Wanted(
         speech="speech" in weights,
         audio="audio" in weights,
@@ -185,18 +115,17 @@ def recover(
             teacher = Teacher(context.reference(), model, wanted, context.features)
         except PassError as error:
             raise PassError(f"{settings.kind}: {error}") from error
+    types = {name: parameter.dtype for name, parameter in trained.items()}
     with _learning(model, trained):
         lessons = _teach(teacher, examples, settings.kind, context.progress)
+        notes += _without_logits(lessons, weights, settings.kind)
         student = Student(model, examples, lessons, weights, settings.temperature, teacher, context.features)
-        unlike = sum("logits" not in lesson for lesson in lessons) if "logits" in weights else 0
-        if unlike:
-            notes.append(f"{unlike} clips have no loss on logits: the baseline writes their texts otherwise")
-        plan = _Plan(
-            student, settings.batch_size, held_out, int(torch.randint(2**31, (), generator=context.rng))
-        )
+        seed = int(torch.randint(2**31, (), generator=context.rng))
+        plan = Batches(model, examples, held_out, settings.batch_size, seed)
         before = _mean_losses(student, plan.validation)
         untrained = {name: parameter.detach().clone() for name, parameter in trained.items()}
-        steps = _steps(settings, len(plan(0)))
+        epoch = len(plan(0)) / (settings.accumulation * processes().num_processes)
+        steps = _steps(settings, epoch)
         context.progress.start(f"{settings.kind}: training", steps * settings.accumulation)
 
         def total(found: Mapping[str, float]) -> float:
@@ -222,11 +151,15 @@ def recover(
                 weight_decay=settings.weight_decay,
                 accumulation=settings.accumulation,
                 mixed_precision=settings.mixed_precision,
-                validate_every=max(1, min(steps // _VALIDATIONS, len(plan(0)) // settings.accumulation)),
+                validate_every=_validate_every(settings, steps, epoch),
                 seed=plan.seed,
             ),
             validate=validate,
         )
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(parameter.to(types[name]))
+            as_kept()
         after = _mean_losses(student, plan.validation)
         changed = total(after) < total(before)
         if not changed:
@@ -235,12 +168,14 @@ def recover(
                 for name, parameter in trained.items():
                     parameter.copy_(untrained[name])
     if settings.minutes is not None:
-        notes.append(f"ended by minutes or steps, whichever came first: {result.steps} steps; not repeatable")
+        notes.append(
+            f"{result.steps} steps were taken in {settings.minutes:g} minutes at most; not repeatable"
+        )
     figures: dict[str, Any] = {
         "steps": result.steps,
         "best_step": result.best_step if changed else 0,
-        "clips": len(examples) - len(held_out),
-        "held_out_clips": len(held_out),
+        "clips": len(examples) - held_out,
+        "held_out_clips": held_out,
         "trained_parameters": sum(parameter.numel() for parameter in trained.values()),
         "saved_bytes": 0,
     }
@@ -263,49 +198,6 @@ def improvement(recovered: Recovered) -> str:
     return f"on held-out clips {losses}"
 
 
-class _Plan:
-    """The batches of an epoch: clips of one length together, shuffled anew for every epoch."""
-
-    def __init__(self, student: Student, batch_size: int, held_out: Sequence[int], seed: int) -> None:
-        self.seed, self._size = seed, batch_size
-        kept = set(held_out)
-        learned = [index for index in range(len(student.examples)) if index not in kept]
-        self._groups = same_length(student.model, student.examples, learned)
-        self.validation = [
-            group[start : start + batch_size]
-            for group in same_length(student.model, student.examples, held_out)
-            for start in range(0, len(group), batch_size)
-        ]
-
-    def __call__(self, epoch: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed + epoch)
-        batches = []
-        for group in self._groups:
-            order = [group[i] for i in torch.randperm(len(group), generator=generator).tolist()]
-            batches += [order[start : start + self._size] for start in range(0, len(order), self._size)]
-        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
-
-
-def _clips(context: Context, settings: Recovery) -> tuple[list[Example], list[int]]:
-    """All clips with their variants, and the numbers of those that are held out; these have no variants.
-
-    Raises:
-        PassError: fewer than two clips.
-    """
-    examples = list(context.training_clips)
-    order = torch.randperm(len(examples), generator=context.rng).tolist()[: settings.clips]
-    if len(order) < 2:
-        raise PassError(
-            f"{settings.kind}: needs at least two clips, one to learn from and one to judge by; found "
-            f"{len(order)}; give data.training or more calibration clips"
-        )
-    count = min(max(1, round(settings.valid_share * len(order))), len(order) - 1)
-    held_out = [examples[index] for index in order[:count]]
-    learned = [examples[index] for index in order[count:]]
-    varied = with_variants(learned, settings.augment, context.rng)
-    return [*held_out, *varied], list(range(count))
-
-
 def _teach(
     teacher: Teacher | None, examples: Sequence[Example], kind: str, progress: Progress
 ) -> list[dict[str, Tensor]]:
@@ -320,14 +212,38 @@ def _teach(
     return lessons
 
 
-def _steps(settings: Recovery, batches: int) -> int:
-    """Changes of the weights until epochs or steps end the training."""
+def _without_logits(
+    lessons: Sequence[Mapping[str, Tensor]], weights: Mapping[str, float], kind: str
+) -> list[str]:
+    """A note on clips whose texts student and baseline write in different tokens.
+
+    Raises:
+        PassError: there are such clips, and no other loss to learn from.
+    """
+    unlike = sum("logits" not in lesson for lesson in lessons) if "logits" in weights else 0
+    if unlike and len(weights) == 1:
+        raise PassError(
+            f"{kind}: the baseline writes the texts of {unlike} of {len(lessons)} clips in other tokens, so "
+            "there is no loss on their logits, and no other loss; give losses.text or another one a weight"
+        )
+    said = f"{unlike} clips have no loss on logits: the baseline writes their texts in other tokens"
+    return [said] if unlike else []
+
+
+def _steps(settings: Recovery, epoch: float) -> int:
+    """Changes of the weights until epochs, of so many steps each, or steps end the training."""
     limits = [_LONGEST]
     if settings.epochs is not None:
-        limits.append(max(1, round(settings.epochs * batches / settings.accumulation)))
+        limits.append(max(1, round(settings.epochs * epoch)))
     if settings.steps is not None:
         limits.append(settings.steps)
     return min(limits)
+
+
+def _validate_every(settings: Recovery, steps: int, epoch: float) -> int:
+    """Steps between validations: where minutes may end the training at any step, an epoch at most."""
+    often = steps / _VALIDATIONS
+    return max(1, int(often if settings.minutes is None else min(often, epoch)))
 
 
 @torch.no_grad()

@@ -21,7 +21,8 @@ from torch import nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, PassReport
-from audiolm_compress.passes.recovery import Recovery, improvement, recover
+from audiolm_compress.passes.recovery import improvement, recover
+from audiolm_compress.passes.recovery_settings import Recovery
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.embedding import QuantizedEmbedding
 from audiolm_compress.quantization.packed_linear import PackedLinear
@@ -65,8 +66,13 @@ class ScaleRecovery(Recovery):
                 groups["biases"][f"{name}.bias"] = twin.bias
             model.set_submodule(name, twin)
         trained = {name: p for group in groups.values() for name, p in group.items()}
+
+        def as_kept() -> None:
+            for name, twin in twins.items():
+                twin.round_scales(layers[name].dtype)
+
         try:
-            recovered = recover(model, context, self, trained)
+            recovered = recover(model, context, self, trained, as_kept=as_kept)
         finally:
             for name, layer in layers.items():
                 model.set_submodule(name, layer)

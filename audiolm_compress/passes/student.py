@@ -6,10 +6,9 @@ where encoders and connector are frozen. It is kept on disk, beside the lessons,
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +16,11 @@ from torch import Tensor, nn
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.passes.distillation import logit_loss, state_loss
+from audiolm_compress.passes.recovery_settings import Losses
 from audiolm_compress.passes.teacher import Teacher, tapped, text_logits
 from audiolm_compress.salmonn.hearing import AudioTokens
 from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
 from audiolm_compress.training.features import FeatureCache, digest, fingerprint
-
-if TYPE_CHECKING:
-    from audiolm_compress.passes.recovery import Losses
 
 _UPSTREAM = {  # part -> what its output is computed from
     "speech": ("speech_encoder",),
@@ -196,12 +193,18 @@ class Student(nn.Module):
         return encode([self.examples[index].waveform])[0]
 
     def _remembered(self, what: str, index: int, compute: Callable[[], Tensor]) -> Tensor:
+        """What frozen parts give for a clip, computed as they will answer: without autocast."""
+
+        @torch.no_grad()
+        def exact() -> Tensor:
+            with torch.autocast(self.model.device.type, enabled=False):
+                return compute()
+
         if self._features is not None:
             key = digest(self._identity, what, self.examples[index].waveform)
-            return self._features.get(key, lambda: {"kept": compute()})["kept"].to(self.model.device)
+            return self._features.get(key, lambda: {"kept": exact()})["kept"].to(self.model.device)
         if (what, index) not in self._kept:
-            with torch.no_grad():
-                self._kept[what, index] = compute()
+            self._kept[what, index] = exact()
         return self._kept[what, index]
 
 
@@ -216,14 +219,6 @@ def said(inputs: Inputs) -> Tensor:
     assert inputs.labels is not None
     labels = inputs.labels[:, 1:]
     return labels[labels != IGNORED]
-
-
-def same_length(model: Salmonn, examples: Sequence[Example], indices: Sequence[int]) -> list[list[int]]:
-    """Clips by their numbers, sorted into groups that the model pads to one length."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index in indices:
-        groups[model.frames([len(examples[index].waveform)])].append(index)
-    return list(groups.values())
 
 
 def _dotted(taps: Mapping[int, Tensor]) -> dict[str, Tensor]:

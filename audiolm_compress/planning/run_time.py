@@ -2,7 +2,7 @@
 
 recipes/gemma2_4bit.yaml on ``tiny``, then without `distill`, was run on two quiet cores of an AMD EPYC with
 AVX-512 (nothing else ran, two threads): 163 s, of which measuring the baseline took 94, measuring the
-candidate 20, the passes 22. `distill` has since taken 88 s more on such cores, where 57 are estimated. Beside
+candidate 20, the passes 22. `distill` has since taken 88 s more on such cores, where 90 are estimated. Beside
 what the same machine's probe had said, its rates of one thread doubled:
 
 * Products in float32 took 1.4 times the probe's time, of bytes about 6 times; in 16 bit, which a run before

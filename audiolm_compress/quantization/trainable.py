@@ -57,6 +57,12 @@ class TrainableScales(nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.linear(x, self.weight().to(x.dtype), bias)
 
+    @torch.no_grad()
+    def round_scales(self, dtype: torch.dtype) -> None:
+        """Move the scales to the values nearest to them in ``dtype``, in which a layer will hold them."""
+        if dtype != torch.float32:
+            self.changes.copy_(self.scales.to(dtype).float() / self.initial - 1)
+
     def write_to(self, layer: PackedLinear[Any]) -> None:
         """Give ``layer``, which it was made from, the scales and the bias of now; its integers stay.
 

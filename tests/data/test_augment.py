@@ -34,6 +34,15 @@ def test_speed_moves_length_and_pitch_together() -> None:
         assert len(variant) * factor == pytest.approx(SAMPLE_RATE, rel=0.01)
 
 
+def test_nothing_is_slowed_beyond_what_whisper_hears() -> None:
+    settings = Augmentation(copies=1, speed=0.4)
+    long, longer = TONE.repeat(29), TONE.repeat(31)
+    lengths = [len(vary(long, settings, generator(seed))) / SAMPLE_RATE for seed in range(8)]
+    assert min(lengths) < 28
+    assert max(lengths) == pytest.approx(30, abs=1e-3)
+    assert max(len(vary(longer, settings, generator(seed))) for seed in range(8)) == len(longer)
+
+
 def test_noise_and_gain_are_what_was_asked_for() -> None:
     settings = Augmentation(copies=1, speed=0.0, gain_db=0.0, noise_db=(20.0, 20.0))
     noise = vary(TONE, settings, generator()) - TONE

@@ -16,8 +16,9 @@ from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes import Cast, Distill, Gptq, QuantizeEmbedding, VocabTrim
 from audiolm_compress.passes.base import Context, PassReport
-from audiolm_compress.passes.recovery import Losses
+from audiolm_compress.passes.recovery_settings import Losses
 from audiolm_compress.passes.teacher import Teacher, Wanted, shared_tokens
+from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.training.features import FeatureCache
 
@@ -160,6 +161,21 @@ def test_sixteen_bit_weights_learn_in_32_and_stay_16(student: Load, lessons: Con
     assert losses(report, "connector")[1] < losses(report, "connector")[0]
 
 
+def test_what_is_reported_is_what_is_kept(student: Load, lessons: Context) -> None:
+    """The loss afterwards is that of the weights as they were rounded, which a second look finds again."""
+    model = student()
+    Cast(parts=("connector",), check_clips=1).apply(model, lessons)
+    model.keep_layers("speech_encoder", [0, 1])
+    reports = []
+    for settings in (SHORT | {"learning_rate": 1e-4}, SHORT | {"steps": 1}):
+        lessons.rng.manual_seed(5)  # the same clips are held out
+        only = Losses(logits=0, text=0)
+        reports.append(Distill(parts=("connector",), losses=only, **settings).apply(model, lessons))
+    first, second = reports
+    assert first.changed
+    assert losses(second, "connector")[0] == pytest.approx(losses(first, "connector")[1], rel=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
 def test_gradients_pass_through_a_packed_llm(student: Load, lessons: Context) -> None:
     """The connector can learn to please an LLM whose weights are integers, which stay as they are."""
@@ -171,6 +187,8 @@ def test_gradients_pass_through_a_packed_llm(student: Load, lessons: Context) ->
     report = Distill(parts=("connector",), losses=only, **SHORT).apply(model, lessons)
     assert losses(report, "logits")[1] < losses(report, "logits")[0]
     assert changed_parts(model, before) == {"connector"}
+    rest = Distill(parts=("llm",), losses=only, **SHORT | {"steps": 1}).apply(model, lessons)
+    assert any("packed layers are not trained: llm.model.layers.0." in note for note in rest.notes)
     QuantizeEmbedding().apply(model, lessons)
     with pytest.raises(PassError, match="llm has no dense weights left to train"):
         Distill(parts=("llm",)).apply(model, lessons)
@@ -200,6 +218,11 @@ def test_refusals(student: Load, lessons: Context) -> None:
         Distill().apply(model, replace(lessons, calibration=lessons.calibration[:1]))
     with pytest.raises(PassError, match="no loss can change what is trained"):
         Distill(parts=("llm",), losses=Losses(logits=0, text=0)).apply(model, lessons)
+    with pytest.raises(ValidationError, match=r"speech_layers maps layers, but losses\.speech is 0"):
+        Distill(speech_layers={0: 1}, losses=Losses(speech=0))
+    model.tokenizer.add_tokens(["quick brown"])
+    with pytest.raises(PassError, match=r"texts of 6 of 6 clips in other tokens, .* give losses\.text"):
+        Distill(parts=("llm",), losses=Losses(text=0), **SHORT).apply(model, lessons)
     model.connector.set_windows(25, 25)
     with pytest.raises(PassError, match="distill: the student's audio tokens stand for other windows"):
         Distill().apply(model, lessons)
@@ -227,15 +250,20 @@ def test_lessons_are_kept_for_the_next_pass(student: Load, lessons: Context, tmp
 def test_what_frozen_parts_give_is_kept_beside_the_lessons(
     student: Load, lessons: Context, tmp_path: Path
 ) -> None:
-    """With a cache on disk or without one: the same weights."""
+    """With a cache on disk or without one: the same weights, also where 16-bit products have filled it."""
+    cache = FeatureCache(tmp_path, 2**30)
     results = []
-    for features in (None, FeatureCache(tmp_path, 2**30)):
+    for precision, features in (("bf16", cache), ("no", None), ("no", cache)):
         model = student()
+        model.keep_layers("speech_encoder", [0, 2])
         lessons.rng.manual_seed(5)
-        Distill(parts=("connector",), **SHORT).apply(model, replace(lessons, features=features))
+        settings = SHORT | {"mixed_precision": precision, "losses": Losses(logits=0, text=0)}
+        entry = Distill(parts=("connector",), **settings)
+        assert entry.apply(model, replace(lessons, features=features)).changed
         results.append(state(model))
+    results.pop(0)
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
-    assert features is not None and features.found > features.computed > 0
+    assert cache.found > cache.computed > 0
 
 
 def test_training_clips_go_before_calibration(student: Load, lessons: Context) -> None:
@@ -243,3 +271,23 @@ def test_training_clips_go_before_calibration(student: Load, lessons: Context) -
     context = replace(lessons, training=few)
     report = Distill(**SHORT | {"steps": 1}).apply(student(), context)
     assert (report.figures["clips"], report.figures["held_out_clips"]) == (2, 1)
+    said = "learned from the calibration clips, as there is no data.training"
+    assert said not in report.notes
+    assert said in Distill(**SHORT | {"steps": 1}).apply(student(), lessons).notes
+
+
+def test_the_estimate_ends_where_the_training_does(small_model: Loader, lessons: Context) -> None:
+    """Whichever of epochs and steps is first; of minutes it says that it does not know."""
+
+    def work(**ends: Any) -> Sketch:
+        sketch = Sketch(small_model("llama"), lessons.calibration)
+        Distill(**ends).predict(sketch)
+        return sketch
+
+    four, two = work(epochs=4).runs[torch.float32], work(epochs=2).runs[torch.float32]
+    assert two < four == work(epochs=4, steps=1000).runs[torch.float32]
+    batch = len(lessons.calibration)
+    assert work(epochs=4, steps=2, batch_size=batch).runs[torch.float32] == two
+    assert any("5 minutes at the latest" in note for note in work(epochs=None, minutes=5).notes)
+    with pytest.raises(PassError, match=r"at least two clips, .* found 1"):
+        Distill().predict(Sketch(small_model("llama"), lessons.calibration[:1]))

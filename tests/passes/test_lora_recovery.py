@@ -16,7 +16,7 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.passes import Gptq, LayerDrop, LowRank, MergeLora, PruneWidth, QuantizeEncoder
 from audiolm_compress.passes.base import Context
 from audiolm_compress.passes.lora_recovery import LoraRecovery
-from audiolm_compress.passes.recovery import Losses
+from audiolm_compress.passes.recovery_settings import Losses
 from audiolm_compress.planning.layers import file_bytes
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization import QuantizedLinear
@@ -187,10 +187,14 @@ def test_layers_that_learn_nothing_are_left_and_named(
 
 
 def test_sixteen_bit_weights_stay_so(small_model: Callable[..., Salmonn], taught: Context) -> None:
-    model = small_model()
-    model.cast(torch.bfloat16, ["connector"])
     for merge in ("auto", "never"):
-        LoraRecovery(parts=("connector",), merge=merge, **SHORT).apply(model, taught)  # type: ignore[arg-type]
+        model = small_model()
+        perturbed(model, "connector")
+        model.cast(torch.bfloat16, ["connector"])
+        entry = SHORT | {"merge": merge, "losses": CONNECTOR, "learning_rate": 3e-3}
+        report = LoraRecovery(parts=("connector",), **entry).apply(model, taught)
+        assert report.changed
+        assert any("before adapters are rounded to bfloat16" in note for note in report.notes)
         assert {parameter.dtype for parameter in model.connector.parameters()} == {torch.bfloat16}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, PassReport
 from audiolm_compress.passes.gptq import Gptq
-from audiolm_compress.passes.mixed_precision import Measuring, choose
+from audiolm_compress.passes.mixed_precision import Measuring, choose, divergence
 from audiolm_compress.planning.layers import file_bytes
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization import QuantizedLinear, Scheme
@@ -110,6 +111,14 @@ def test_measuring_leaves_the_model_as_it_was(small_model: SmallModel, context: 
     expected = (usual * (usual / now).log()).sum(-1).mean()
     assert found.sensitivity[name][2] == pytest.approx(float(expected), rel=1e-3)
     assert found.bits == {name: 2}
+
+
+def test_a_broken_layer_is_no_cheap_one() -> None:
+    """NaN is not the least divergence of all; what rounding leaves below 0 is."""
+    usual = [torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).log_softmax(-1)]
+    assert divergence(usual, [lambda: usual[0] + 1e-6]) == 0
+    assert divergence(usual, [lambda: usual[0].flip(1)]) > 0
+    assert math.isnan(divergence(usual, [lambda: usual[0] * math.nan]))
 
 
 @pytest.mark.parametrize(

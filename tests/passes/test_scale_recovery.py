@@ -15,7 +15,7 @@ from torch import nn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes import Gptq, MergeLora, QuantizeEmbedding, QuantizeEncoder
 from audiolm_compress.passes.base import Context
-from audiolm_compress.passes.recovery import Losses
+from audiolm_compress.passes.recovery_settings import Losses
 from audiolm_compress.passes.scale_recovery import ScaleRecovery
 from audiolm_compress.quantization import Int8Linear
 from audiolm_compress.quantization.packed_linear import PackedLinear

@@ -69,6 +69,20 @@ def test_writing_back_changes_scales_and_bias_alone(
     torch.testing.assert_close(layer(x), twin(x), rtol=2e-2, atol=8 * torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rounded_scales_are_those_that_are_written(packed: Packed, dtype: torch.dtype) -> None:
+    """So that a loss measured before writing is that of the layer."""
+    layer = packed(SCHEMES[0], dtype)
+    twin = TrainableScales(layer)
+    with torch.no_grad():
+        twin.changes.add_(0.1 * torch.rand(twin.changes.shape))
+    expected = twin.scales.detach().to(dtype)
+    twin.round_scales(dtype)
+    torch.testing.assert_close(twin.scales.detach(), expected.float(), rtol=1e-6, atol=0)
+    twin.write_to(layer)
+    assert torch.equal(layer.stored()["scales"], expected)
+
+
 def test_what_would_lose_the_integers_is_refused(packed: Packed) -> None:
     layer = packed(SCHEMES[1])
     before = layer.stored()["scales"].clone()
