@@ -109,6 +109,9 @@ def asking(result: dict[str, Any]) -> str:
         name = f"{behind}{stage['stage']}"
         rows.append([name, *(f"{stage['test'][metric]:.3f}" for metric in _METRICS)])
     rows.append(["as it was trained", *(f"{result['own'][metric]:.3f}" for metric in _METRICS)])
+    for stage in result["own_decoding"]:
+        name = f"as it was trained, after {stage['stage']}"
+        rows.append([name, *(f"{stage['test'][metric]:.3f}" for metric in _METRICS)])
     return _table(rows)
 
 
