@@ -1,5 +1,4 @@
-"""What the searches for decode settings and prompts find, for a model that is asked in another model's way
-and for the same model as it was trained.
+"""What the searches for prompts and decode settings find, for a model asked in another's way or in its own.
 
     python benchmarks/asking.py
 
@@ -9,8 +8,8 @@ knows yet. Then the two passes of asking.yaml search on validation clips. Second
 `tiny` as it was trained, on the calibration and the validation clips together. Reported are the metric on the
 clips that may decide, on those held out of the search, and on the test clips, before and after each pass.
 
-Writes results/asking_tiny.json. It shows that the searches find back what a model was trained with, and that
-4 beams are more than `tiny` needs; how much a model gains that was trained with many prompts it does not show.
+Writes results/asking_tiny.json. It shows that the searches find back what a model was trained with, and how
+`tiny` decodes best; how much a model gains that was trained with many prompts it does not show.
 """
 
 from __future__ import annotations
@@ -56,12 +55,12 @@ def estrange(model: Salmonn) -> None:
 
 
 def searched(
-    model: Salmonn, recipe: Recipe, calibration: Sequence[Example], progress: Progress, kind: type[Pass] = Pass
+    model: Salmonn, recipe: Recipe, clips: Sequence[Example], progress: Progress, kind: type[Pass] = Pass
 ) -> list[dict[str, Any]]:
     """Apply the recipe's searches of this kind one by one, with the quality on the test clips after each."""
     stages = []
     for entry in (one for one in recipe.passes if isinstance(one, kind)):
-        (step,) = apply_passes(model, recipe.model_copy(update={"passes": (entry,)}), calibration, progress)
+        (step,) = apply_passes(model, recipe.model_copy(update={"passes": (entry,)}), clips, progress)
         stages.append(
             {
                 "stage": step.name,
