@@ -27,7 +27,7 @@ guide: the clips do not tell their spread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from audiolm_compress.errors import DataError
 from audiolm_compress.metrics.randomisation import p_two_sided
-from audiolm_compress.metrics.wer import ClipErrors
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -51,6 +50,11 @@ class Interval:
 
     low: float
     high: float
+
+    @classmethod
+    def of(cls, low: float | None, high: float | None) -> Interval:
+        """From JSON, which has no infinity: None is no bound."""
+        return cls(-np.inf if low is None else low, np.inf if high is None else high)
 
 
 @dataclass(frozen=True)
@@ -123,30 +127,6 @@ def paired_bootstrap(
         p_value=p_value,
         within_noise=between.low <= 0.0 <= between.high or p_value > 1 - LEVEL,
         clips=len(weight),
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def paired_wer(
-    baseline: Sequence[ClipErrors],
-    candidate: Sequence[ClipErrors],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> PairedResult:
-    """``paired_bootstrap`` of corpus-level WER from ``WerResult.per_clip`` of both models.
-
-    Raises:
-        DataError: the references of the two differ.
-    """
-    words = [clip.words for clip in baseline]
-    if words != [clip.words for clip in candidate]:
-        raise DataError("paired_wer: the two models were not scored against the same references")
-    return paired_bootstrap(
-        [clip.errors for clip in baseline],
-        [clip.errors for clip in candidate],
-        words,
         resamples=resamples,
         seed=seed,
     )
