@@ -61,9 +61,10 @@ def bench(
     disband()
     if not main:
         return
-    shown = table("Models on the same clips", rows.HEADER)
+    names = rows.main_scores(*sides)
+    shown = table("Models on the same clips", rows.header(names))
     for name, side in zip(models, sides, strict=True):
-        shown.add_row(*rows.main_row(name, side))
+        shown.add_row(*rows.main_row(name, side, names))
     console = Console()
     console.print(shown)
     console.print(f"latency: {sides[0].clips_latency.protocol}", highlight=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import ClipScore, Measurements
+from audiolm_compress.measurement.measurements import ClipScore, Group, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
 from audiolm_compress.metrics.scores import SCORES
 
+HOW_INTERVALS_ARE_MADE = "intervals of scores are those of the middle 95 % of resamples of the test clips"
 HOW_NOISE_IS_JUDGED = (
     "within noise: 0 lies in the 95 % interval of the difference, by paired bootstrap over the test clips "
     "(every resample draws the same clips for both models)"
@@ -38,6 +41,27 @@ def differences(baseline: Measurements, candidate: Measurements) -> dict[str, Pa
             list(weights.values()),
         )
     return found
+
+
+def group_differences(
+    baseline: Measurements, candidate: Measurements
+) -> list[tuple[Group, Group, dict[str, PairedResult]]]:
+    """The same for each group of clips: before, after, paired comparison of its scores.
+
+    Raises:
+        DataError: as that of :func:`differences`.
+    """
+    others = {(group.by, group.name): group for group in candidate.groups}
+    return [
+        (group, other, differences(_part(baseline, group), _part(candidate, other)))
+        for group in baseline.groups
+        if (other := others.get((group.by, group.name))) is not None
+    ]
+
+
+def _part(side: Measurements, group: Group) -> Measurements:
+    clips = tuple(clip for clip in side.clips if group.holds(clip))
+    return replace(side, clips=clips, scores=group.scores)
 
 
 def _clip_scores(side: Measurements, name: str) -> dict[str, ClipScore]:
