@@ -34,20 +34,13 @@ from audiolm_compress.passes.base import Pass
 from audiolm_compress.recipe_choices import decided, find_choices, take_switches, undecided
 from audiolm_compress.recipe_errors import explain, written_path
 from audiolm_compress.recipe_source import Source
-from audiolm_compress.settings import Settings, existing_file, resolve
+from audiolm_compress.settings import ExistingFolder, Settings, existing_file, resolve
 
 EMBEDDED_CLIPS = ("tiny", "tiny-valid")
 
 
 def _annotation(value: str, info: ValidationInfo) -> str:
     return value if value in EMBEDDED_CLIPS else existing_file(value, info)
-
-
-def _folder(value: str, info: ValidationInfo) -> str:
-    path = resolve(value, info)
-    if not path.is_dir():
-        raise ValueError(f"no such folder: {path}")
-    return str(path)
 
 
 def _model_source(value: str, info: ValidationInfo) -> str:
@@ -66,7 +59,6 @@ def _as_list(value: Any) -> Any:
 
 
 AnnotationFile = Annotated[str, AfterValidator(_annotation)]
-Folder = Annotated[str, AfterValidator(_folder)]
 ModelSource = Annotated[str, Field(min_length=1), AfterValidator(_model_source)]
 Checked = TypeVar("Checked", bound=Settings)
 Limit = float | Literal["noise"] | None
@@ -106,7 +98,7 @@ class DataSettings(Settings):
     test: Annotated[tuple[AnnotationFile, ...], BeforeValidator(_as_list)] = Field(
         ("tiny",), min_length=1, description="annotation, or list of them, that both models are measured on"
     )
-    prefix: Folder | None = Field(
+    prefix: ExistingFolder | None = Field(
         None,
         description="folder that the annotations' audio paths start from; unset: the annotation's own folder",
     )
@@ -156,13 +148,39 @@ class Goals(Settings):
     wer_increase: Limit = Field(None, description="word error rate: at most this much higher, or `noise`")
     cider_d_decrease: Limit = Field(None, description="CIDEr-D: at most this much lower, or `noise`")
     spider_decrease: Limit = Field(None, description="SPIDEr: at most this much lower, or `noise`")
+    spice_decrease: Limit = Field(None, description="SPICE: at most this much lower, or `noise`")
+    similarity_decrease: Limit = Field(
+        None, description="similarity of captions in meaning: at most this much lower, or `noise`"
+    )
+    fense_decrease: Limit = Field(None, description="FENSE: at most this much lower, or `noise`")
+    qa_exact_decrease: Limit = Field(
+        None, description="share of answers equal to a reference: at most this much lower, or `noise`"
+    )
+    qa_match_decrease: Limit = Field(
+        None,
+        description="the same without case, punctuation, articles: at most this much lower, or `noise`",
+    )
     aac_decrease: Limit = Field(
         None,
         description="SPIDEr, or CIDEr-D without SPICE: at most this much lower, or `noise`",
     )
 
 
-Objective = Literal["weights", "peak_memory", "ttft", "tpot", "wer", "aac", "cider_d", "spider"]
+Objective = Literal[
+    "weights",
+    "peak_memory",
+    "ttft",
+    "tpot",
+    "aac",
+    "wer",
+    "cider_d",
+    "spider",
+    "spice",
+    "similarity",
+    "fense",
+    "qa_exact",
+    "qa_match",
+]
 
 
 class SearchSettings(Settings):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, Literal, Optional
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.runtime.settings import RuntimeSettings
 from audiolm_compress.salmonn.decode import DecodeSettings
-from audiolm_compress.settings import Settings
+from audiolm_compress.settings import ExistingFolder, Settings
 
 
 def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
@@ -27,6 +29,16 @@ DecodeChanges: type[Settings] = create_model(  # type: ignore[call-overload]  # 
     __doc__="Changes to a model's own decode settings.",
     **{name: _optional(field) for name, field in DecodeSettings.model_fields.items()},
 )
+
+
+def _model_folder(folder: str) -> str:
+    missing = [name for name in ("config.json", "model.safetensors") if not Path(folder, name).is_file()]
+    if missing:
+        raise ValueError(f"no {' and no '.join(missing)} in {folder}")
+    return folder
+
+
+ModelFolder = Annotated[ExistingFolder, AfterValidator(_model_folder)]
 
 
 class ClipLatency(Settings):
@@ -64,6 +76,35 @@ class BenchmarkSettings(Settings):
     max_clips: int | None = Field(
         None, ge=1, description="at most this many test clips, tasks in turn; unset: all"
     )
+    length_edges: tuple[float, ...] = Field(
+        (5.0, 10.0, 20.0, 30.0),
+        min_length=1,
+        description="seconds, ascending, that part the clips into groups by length; scores are given of each",
+    )
+    sentence_model: ModelFolder | None = Field(
+        None,
+        description="folder of a sentence encoder (config.json, tokenizer, model.safetensors), such as "
+        "paraphrase-TinyBERT-L6-v2, for the similarity of captions to their references; unset: not scored",
+    )
+    fluency_model: ModelFolder | None = Field(
+        None,
+        description="folder of FENSE's error detector (see metrics/fluency.py), for FENSE; needs "
+        "`sentence_model`; unset: not scored",
+    )
+
+    @field_validator("fluency_model")
+    @classmethod
+    def _half_of_fense(cls, folder: str | None, info: ValidationInfo) -> str | None:
+        if folder is not None and info.data.get("sentence_model", "wrong") is None:
+            raise ValueError("is half of FENSE, whose other half needs `sentence_model`, which is unset")
+        return folder
+
+    @field_validator("length_edges")
+    @classmethod
+    def _ascending(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if any(high <= low for low, high in pairwise((0.0, *edges))):
+            raise ValueError(f"length_edges are lengths above 0 in ascending order; found {list(edges)}")
+        return edges
 
     def decode_changes(self, task: str) -> dict[str, Any]:
         """What to change of the decode settings for a task; its own name goes before its kind."""

@@ -2,42 +2,100 @@
 
 from __future__ import annotations
 
-from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap, paired_wer
-from audiolm_compress.metrics.wer import ClipErrors
+from dataclasses import replace
+from typing import Literal
 
+from audiolm_compress.errors import DataError
+from audiolm_compress.measurement.measurements import ClipScore, Group, Measurements
+from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
+from audiolm_compress.metrics.scores import SCORES
+
+CERTAIN = 0.01  # level at which a difference is called without reserve
+
+HOW_INTERVALS_ARE_MADE = (
+    "intervals hold the true figure in 95 % of test sets of this size, by studentised bootstrap over the "
+    "test clips; those of differences are paired (every resample draws the same clips for both models)"
+)
 HOW_NOISE_IS_JUDGED = (
-    "within noise: 0 lies in the 95 % interval of the difference, by paired bootstrap over the test clips "
-    "(every resample draws the same clips for both models)"
+    "p: how often two equally good models would differ by as much or more, by a two-sided randomisation test "
+    "over the test clips; within noise: p is above 0.05 or 0 lies in the interval; beyond noise (better, "
+    "worse): neither, and p is at most 0.01; perhaps: p lies between, as for one in 25 pairs of equals"
 )
 
+Verdict = Literal["within noise", "perhaps better", "perhaps worse", "better", "worse"]
 
-def differences(baseline: Measurements, candidate: Measurements) -> dict[str, PairedResult]:
-    """Paired comparison of each score that both models have: ``wer``, ``cider_d``, ``spider``.
+
+def verdict(score: str, found: PairedResult) -> Verdict:
+    """What a difference says of the candidate.
+
+    Args:
+        score: its name in ``SCORES``.
+        found: the paired comparison.
+    """
+    if found.within_noise:
+        return "within noise"
+    if (found.difference < 0) == SCORES[score].lower_is_better:
+        return "better" if found.p_value <= CERTAIN else "perhaps better"
+    return "worse" if found.p_value <= CERTAIN else "perhaps worse"
+
+
+def differences(baseline: Measurements, candidate: Measurements, *, seed: int = 0) -> dict[str, PairedResult]:
+    """Paired comparison of each score that both models have, by its name in ``SCORES``.
+
+    Args:
+        baseline: measurements of the first model.
+        candidate: of the second.
+        seed: of the bootstrap and of the randomisation test.
 
     Raises:
-        DataError: the two were not measured on the same clips.
+        DataError: the two were not measured on the same clips, or not scored against the same references.
     """
     if [clip.testset_id for clip in baseline.clips] != [clip.testset_id for clip in candidate.clips]:
         raise DataError(f"{baseline.source} and {candidate.source} were not measured on the same clips")
     found = {}
-    if baseline.wer is not None and candidate.wer is not None:
-        found["wer"] = paired_wer(_word_errors(baseline), _word_errors(candidate))
-    for score in ("cider_d", "spider"):
-        if getattr(baseline, score) is not None and getattr(candidate, score) is not None:
-            found[score] = paired_bootstrap(_scores(baseline, score), _scores(candidate, score))
+    for name, kind in SCORES.items():
+        if name not in baseline.scores or name not in candidate.scores:
+            continue
+        before, after = _clip_scores(baseline, name), _clip_scores(candidate, name)
+        weights = _weights(before)
+        if weights != _weights(after):
+            raise DataError(
+                f"{kind.title} of {baseline.source} and {candidate.source} was not scored against the same "
+                "references; measure both anew with the same data"
+            )
+        found[name] = paired_bootstrap(
+            [score.amount for score in before if score is not None],
+            [score.amount for score in after if score is not None],
+            [weight for weight in weights if weight is not None],
+            seed=seed,
+        )
     return found
 
 
-def _word_errors(side: Measurements) -> list[ClipErrors]:
+def group_differences(
+    baseline: Measurements, candidate: Measurements
+) -> list[tuple[Group, Group, dict[str, PairedResult]]]:
+    """The same for each group of clips: before, after, paired comparison of its scores.
+
+    Raises:
+        DataError: as that of :func:`differences`.
+    """
+    others = {(group.by, group.name): group for group in candidate.groups}
     return [
-        ClipErrors(clip.errors, clip.words)
-        for clip in side.clips
-        if clip.errors is not None and clip.words is not None
+        (group, other, differences(_part(baseline, group), _part(candidate, other)))
+        for group in baseline.groups
+        if (other := others.get((group.by, group.name))) is not None
     ]
 
 
-def _scores(side: Measurements, score: str) -> list[float]:
-    values: list[float | None] = [getattr(clip, score) for clip in side.clips]
-    return [value for value in values if value is not None]
+def _part(side: Measurements, group: Group) -> Measurements:
+    clips = tuple(clip for clip in side.clips if group.holds(clip))
+    return replace(side, clips=clips, scores=group.scores)
+
+
+def _weights(scores: list[ClipScore | None]) -> list[float | None]:
+    return [None if score is None else score.weight for score in scores]
+
+
+def _clip_scores(side: Measurements, name: str) -> list[ClipScore | None]:
+    return [clip.scores.get(name) for clip in side.clips]

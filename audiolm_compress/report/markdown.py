@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from audiolm_compress.measurement.measurements import ClipResult
+from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.recipe import Recipe
-from audiolm_compress.report import rows
+from audiolm_compress.report import quality, rows
 from audiolm_compress.report.step import Step
 from audiolm_compress.report.table import step_rows
 
@@ -23,6 +23,9 @@ def render(report: Report) -> str:
     sections = [
         "# Compression report",
         main_table(report),
+        "## Scores (95 % interval)",
+        table(quality.HEADER, quality.quality_rows(baseline, candidate, report.differences)),
+        *_groups(report),
         "## Weights by part, MiB",
         table(("part", "baseline", "candidate", "ratio"), rows.part_rows(baseline, candidate)),
         "## Latency in ms, median (5 % to 95 %)",
@@ -42,7 +45,7 @@ def render(report: Report) -> str:
     if report.steps:
         sections += ["## Passes", table(("pass", "what it did", "weights MiB", "seconds"), step_rows(report))]
         sections += [_step(index, step) for index, step in enumerate(report.steps, start=1)]
-    sections += ["## Sample answers", *_samples(report)]
+    sections += ["## Sample answers", *samples({"baseline": baseline, "candidate": candidate})]
     sections += ["## Environment", bullets(f"{name}: {value}" for name, value in report.environment.items())]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -75,16 +78,14 @@ The licence and the limits of the baseline apply to this model as well.
 
 def main_table(report: Report) -> str:
     """Both models, the change and how sure it is."""
+    names = rows.main_scores(report.baseline, report.candidate)
+    sides = {"baseline": report.baseline, **report.further, "candidate": report.candidate}
     body = [
-        *(
-            rows.main_row(name, side)
-            for name, side in {"baseline": report.baseline, **report.further}.items()
-        ),
-        rows.main_row("candidate", report.candidate),
-        rows.change_row(report.baseline, report.candidate, report.differences),
-        rows.noise_row(report.differences),
+        *(rows.main_row(name, side, names, wide=True) for name, side in sides.items()),
+        rows.change_row(report.baseline, report.candidate, report.differences, names),
+        rows.noise_row(report.differences, names),
     ]
-    return table(rows.HEADER, body)
+    return table(rows.header(names), body)
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
@@ -96,6 +97,16 @@ def table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
 def bullets(lines: Iterable[str]) -> str:
     """A Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _groups(report: Report) -> Iterable[str]:
+    """A table for each trait that groups of clips have in common."""
+    tables = quality.group_rows(report.baseline, report.candidate)
+    for trait, body in tables.items():
+        yield f"### By {trait}\n\n" + table((trait, *quality.HEADER), body)
+    if tables:
+        fewest = quality.FEWEST_JUDGED
+        yield f"Groups of fewer than {fewest} clips are too few to tell a difference from noise."
 
 
 def _step(index: int, step: Step) -> str:
@@ -113,17 +124,21 @@ def _module_table(modules: Sequence[Mapping[str, Any]]) -> str:
     return table(columns, ([row.get(name, "") for name in columns] for row in modules))
 
 
-def _samples(report: Report) -> Iterable[str]:
-    """The first clips of each task with both answers."""
-    by_task: dict[str, list[tuple[ClipResult, ClipResult]]] = {}
-    for pair in zip(report.baseline.clips, report.candidate.clips, strict=True):
-        by_task.setdefault(pair[0].task, []).append(pair)
-    for task, pairs in by_task.items():
+def samples(sides: Mapping[str, Measurements]) -> Iterable[str]:
+    """The first clips of each task with the answers of all models."""
+    by_task: dict[str, list[tuple[ClipResult, ...]]] = {}
+    for clips in zip(*(side.clips for side in sides.values()), strict=True):
+        by_task.setdefault(clips[0].task, []).append(clips)
+    for task, found in by_task.items():
         body = [
-            (before.testset_id, before.references[0] if before.references else "", before.text, after.text)
-            for before, after in pairs[:_SAMPLES]
+            (
+                clips[0].testset_id,
+                clips[0].references[0] if clips[0].references else "",
+                *(c.text for c in clips),
+            )
+            for clips in found[:_SAMPLES]
         ]
-        yield f"### {task}\n\n" + table(("clip", "reference", "baseline", "candidate"), body)
+        yield f"### {task}\n\n" + table(("clip", "reference", *sides), body)
 
 
 def _cell(value: Any) -> str:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.metrics.bootstrap import Interval, PairedResult
+from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.recipe import Goals
 from audiolm_compress.report.differences import differences
 from audiolm_compress.report.goals import Goal, judge
+from audiolm_compress.report.json_form import read, read_paired, written
 from audiolm_compress.report.step import Step
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+SCHEMA = 2  # of report.json; 1 had fixed scores without intervals, and no number
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Report:
     def to_json(self) -> str:
         """The whole report; :meth:`from_json` reads it back equal."""
         content = {
+            "schema": SCHEMA,
             "baseline": self.baseline.to_dict(),
             "candidate": self.candidate.to_dict(),
             "steps": [asdict(step) for step in self.steps],
@@ -90,18 +93,22 @@ class Report:
             "notes": list(self.notes),
             "further": {name: side.to_dict() for name, side in self.further.items()},
         }
-        return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return written(content)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Read what :meth:`to_json` wrote."""
-        content = json.loads(text)
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: it is no report, or one in the form of another version.
+        """
+        content = read(text, "report", SCHEMA, ("baseline", "candidate"))
         return cls(
             baseline=Measurements.from_dict(content["baseline"]),
             candidate=Measurements.from_dict(content["candidate"]),
             steps=tuple(Step(**step) for step in content["steps"]),
             environment=content["environment"],
-            differences={score: _paired(found) for score, found in content["differences"].items()},
+            differences={score: read_paired(found) for score, found in content["differences"].items()},
             goals=tuple(Goal(**goal) for goal in content["goals"]),
             notes=tuple(content.get("notes", ())),
             further={name: Measurements.from_dict(side) for name, side in content.get("further", {}).items()},
@@ -127,17 +134,3 @@ class Report:
         from audiolm_compress.report.markdown import render
 
         return render(self)
-
-
-def _paired(content: Mapping[str, Any]) -> PairedResult:
-    intervals = {name: Interval(**value) for name, value in content.items() if name.endswith("_interval")}
-    return PairedResult(**{**content, **intervals})
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity; a figure that is not a number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,35 +6,65 @@ from collections.abc import Mapping, Sequence
 
 from audiolm_compress.measurement.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, differences
+from audiolm_compress.metrics.scores import SCORES
+from audiolm_compress.report.differences import (
+    HOW_INTERVALS_ARE_MADE,
+    HOW_NOISE_IS_JUDGED,
+    differences,
+    verdict,
+)
 from audiolm_compress.report.goals import Goal
+from audiolm_compress.report.quality import long_figure, noise, p_value, short_figure
 from audiolm_compress.report.step import Step
 
 Row = tuple[str, ...]
 
-# Headers and cells are broken by hand, so that the table fits a terminal of 80 columns.
-HEADER: Row = ("", "weights\nMiB", "peak mem.\nMiB", "TTFT\nms", "TPOT\nms", "WER", "CIDEr-D", "SPIDEr")
-SCORES = {"wer": "WER", "cider_d": "CIDEr-D", "spider": "SPIDEr"}
+_MAIN_SCORES = ("wer", "cider_d", "spider", "qa_match")  # one or two for each kind of clips
+_MOST_SCORES = 3
 NO_SPICE = "SPICE not\ninstalled"
 MISSED: Row = ("goal", "asked for", "reached", "missed by", "")
 _MIB = 2**20
 
 
-def main_row(name: str, side: Measurements) -> Row:
-    """One model's figures; times are medians over real clips."""
+def main_scores(*sides: Measurements) -> tuple[str, ...]:
+    """The scores of the main table: at most three, of the kinds of clips that there are."""
+    names = [name for name in _MAIN_SCORES if any(name in {*s.scores, *s.unscored} for s in sides)]
+    if len(names) > _MOST_SCORES:
+        names.remove("cider_d" if any("spider" in side.scores for side in sides) else "spider")
+    return tuple(names)
+
+
+def header(names: Sequence[str]) -> Row:
+    """Of the main table with these scores; broken by hand, so that it fits a terminal of 80 columns."""
+    sizes = ("", "weights\nMiB", "peak\nMiB", "TTFT\nms", "TPOT\nms")
+    return (*sizes, *(SCORES[name].title for name in names))
+
+
+def main_row(name: str, side: Measurements, names: Sequence[str], *, wide: bool = False) -> Row:
+    """One model's figures; times are medians over real clips, scores have their intervals below them.
+
+    Args:
+        name: of the model.
+        side: its measurements.
+        names: of the scores.
+        wide: there is room for intervals with all digits.
+    """
     return (
         name,
         mib(side.weight_bytes),
         mib(side.peak_memory_bytes),
         milliseconds(side.ttft_s),
         milliseconds(side.tpot_s),
-        score(side.wer),
-        score(side.cider_d),
-        spider(side),
+        *(score(side, name, wide) for name in names),
     )
 
 
-def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[str, PairedResult]) -> Row:
+def change_row(
+    baseline: Measurements,
+    candidate: Measurements,
+    found: Mapping[str, PairedResult],
+    names: Sequence[str],
+) -> Row:
     """Ratios of sizes and times, differences of scores."""
     return (
         "change",
@@ -42,27 +72,28 @@ def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[s
         ratio(baseline.peak_memory_bytes, candidate.peak_memory_bytes),
         ratio(baseline.ttft_s, candidate.ttft_s),
         ratio(baseline.tpot_s, candidate.tpot_s),
-        *(f"{found[name].difference:+.4f}" if name in found else "" for name in SCORES),
+        *(f"{found[name].difference:+.4f}" if name in found else "" for name in names),
     )
 
 
-def noise_row(found: Mapping[str, PairedResult]) -> Row:
+def noise_row(found: Mapping[str, PairedResult], names: Sequence[str]) -> Row:
     """Whether each score's difference is more than chance."""
-    verdicts = {name: "within" if result.within_noise else "beyond" for name, result in found.items()}
-    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in SCORES))
+    verdicts = {name: noise(result) for name, result in found.items()}
+    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in names))
 
 
 def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
     """The verdicts in full."""
-    lines = []
-    for name, result in found.items():
-        low, high = result.difference_interval.low, result.difference_interval.high
-        verdict = "within noise" if result.within_noise else "beyond noise"
-        lines.append(
-            f"{SCORES[name]} {result.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
-            f"{result.clips} clips: {verdict}"
-        )
-    return lines
+    return [
+        f"{SCORES[name].title} {result.difference:+.4f}, 95 % interval {between(result)}, "
+        f"p {p_value(result)}, {result.clips} clips: {verdict(name, result)}"
+        for name, result in found.items()
+    ]
+
+
+def between(found: PairedResult) -> str:
+    """The interval of a difference."""
+    return f"{found.difference_interval.low:+.4f} to {found.difference_interval.high:+.4f}"
 
 
 def further_lines(further: Mapping[str, Measurements], candidate: Measurements) -> list[str]:
@@ -179,33 +210,40 @@ def notes(
     of_run: Sequence[str],
 ) -> list[str]:
     """How it was measured, and all that was left out, fallen back from or left undone."""
-    sides = {"baseline": baseline, "candidate": candidate}
-    counts = baseline.counts
-    lines = noise_lines(found)
-    if found:
-        lines.append(HOW_NOISE_IS_JUDGED)
-    lines.append(
-        f"clips: {counts.get('clips', 0)} measured, {counts.get('padded', 0)} padded to 1 s, "
-        f"{counts.get('truncated', 0)} cut at 30 s, {counts.get('skipped', 0)} unusable and skipped"
-    )
-    lines.append(f"latency on real clips (used above): {baseline.clips_latency.protocol}")
-    lines.append(f"latency in the upstream protocol: {baseline.noise_latency.protocol}")
+    lines = [HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED] if found else []
+    lines += protocol_lines(baseline)
     lines += runtime_lines(baseline, candidate)
-    lines.append(f"peak memory: {candidate.memory.method}")
-    if candidate.spider is None and candidate.cider_d is not None:
-        lines.append(f"SPIDEr: {candidate.spider_note}")
-    for name, side in sides.items():
-        if kernels := side.environment.get("kernels"):
-            listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
-            lines.append(f"kernels of the {name}: {listed}")
-    for note in dict.fromkeys([*baseline.notes, *candidate.notes]):
-        of = [name for name, side in sides.items() if note in side.notes]
-        lines.append(note if len(of) == 2 else f"{of[0]}: {note}")
+    lines += side_lines({"baseline": baseline, "candidate": candidate})
     lines += of_run
     for index, step in enumerate(steps, start=1):
         if not step.changed:
             lines.append(f"pass {index}, {step.name}, changed nothing: {step.summary}")
         lines += [f"pass {index}, {step.name}: {note}" for note in step.notes]
+    return lines
+
+
+def protocol_lines(side: Measurements) -> list[str]:
+    """What was measured, which is the same for all models of a comparison."""
+    counts = side.counts
+    return [
+        f"clips: {counts.get('clips', 0)} measured, {counts.get('padded', 0)} padded to 1 s, "
+        f"{counts.get('truncated', 0)} cut at 30 s, {counts.get('skipped', 0)} unusable and skipped",
+        f"latency on real clips (used above): {side.clips_latency.protocol}",
+        f"latency in the upstream protocol: {side.noise_latency.protocol}",
+    ]
+
+
+def side_lines(sides: Mapping[str, Measurements]) -> list[str]:
+    """How memory was counted, scores that are missing, kernels, and what measuring noted of which model."""
+    lines = [f"peak memory: {method}" for method in dict.fromkeys(s.memory.method for s in sides.values())]
+    lines += dict.fromkeys(line for side in sides.values() for line in unscored_lines(side))
+    for name, side in sides.items():
+        if kernels := side.environment.get("kernels"):
+            listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
+            lines.append(f"{name}: kernels {listed}")
+    for note in dict.fromkeys(note for side in sides.values() for note in side.notes):
+        of = [name for name, side in sides.items() if note in side.notes]
+        lines.append(note if len(of) == len(sides) else f"{', '.join(of)}: {note}")
     return lines
 
 
@@ -219,16 +257,20 @@ def milliseconds(seconds: float | None) -> str:
     return "n/a" if seconds is None else f"{seconds * 1e3:.2f}"
 
 
-def score(value: float | None) -> str:
-    """A score, or that there is none."""
-    return "n/a" if value is None else f"{value:.4f}"
+def score(side: Measurements, name: str, wide: bool) -> str:
+    """A score, or that there is none; CIDEr-D is never shown in the place of SPIDEr."""
+    found = side.scores.get(name)
+    if found is None:
+        return NO_SPICE if side.unscored.get(name, "").startswith("SPICE") else "n/a"
+    return long_figure(found) if wide else short_figure(found)
 
 
-def spider(side: Measurements) -> str:
-    """SPIDEr, or why there is none; CIDEr-D is never shown in its place."""
-    if side.spider is None and side.cider_d is not None:
-        return NO_SPICE
-    return score(side.spider)
+def unscored_lines(side: Measurements) -> list[str]:
+    """Why scores are missing; those that miss the same thing share a line."""
+    missing: dict[str, list[str]] = {}
+    for name, reason in side.unscored.items():
+        missing.setdefault(reason, []).append(SCORES[name].title)
+    return [f"{', '.join(titles)}: {reason}" for reason, titles in missing.items()]
 
 
 def ratio(before: float | None, after: float | None) -> str:

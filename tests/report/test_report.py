@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import Measurements, Spread
+from audiolm_compress.measurement.groups import figures
+from audiolm_compress.measurement.measurements import ClipScore, Measurements, Spread
 from audiolm_compress.passes import MergeLora
 from audiolm_compress.passes.base import PassReport
 from audiolm_compress.recipe import Goals, load_recipe
@@ -46,14 +47,37 @@ def test_json_has_the_agreed_keys_and_reads_back(measured: Measured) -> None:
     written = report(measured, Goals(weight_ratio=0.5, wer_increase="noise"))
     text = written.to_json()
     content = json.loads(text)
-    assert list(content)[:4] == ["baseline", "candidate", "steps", "environment"]
+    assert list(content)[:5] == ["schema", "baseline", "candidate", "steps", "environment"]
     for side in (content["baseline"], content["candidate"]):
-        keys = {"weight_bytes", "peak_memory_bytes", "ttft_s", "tpot_s", "wer", "cider_d", "spider"}
+        keys = {"weight_bytes", "peak_memory_bytes", "ttft_s", "tpot_s", "scores", "unscored", "groups"}
         assert keys <= side.keys()
-        assert side["spider"] is None
+        assert list(side["scores"]) == ["wer", "cider_d"] and list(side["unscored"]) == ["spider", "spice"]
+        assert side["scores"]["wer"]["low"] < side["scores"]["wer"]["value"] == 0.1
     assert content["candidate"]["weight_bytes"] == 2**21
     assert content["steps"][0]["figures"] == {"worst": None}, "JSON knows no NaN"
     assert Report.from_json(text).to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 3}, "reads schema 2, found schema 3"),
+        ({"schema": None}, "found schema 1"),
+        ({"baseline": None}, "with baseline and candidate"),
+    ],
+)
+def test_reports_in_another_form_are_refused(
+    measured: Measured, change: dict[str, int | None], message: str
+) -> None:
+    content = json.loads(report(measured).to_json()) | change
+    text = json.dumps({name: value for name, value in content.items() if value is not None})
+    with pytest.raises(DataError, match=message):
+        Report.from_json(text)
+
+
+def test_what_is_no_json_is_no_report() -> None:
+    with pytest.raises(DataError, match="found no JSON"):
+        Report.from_json("WER 0.1")
 
 
 def test_table_has_both_models_all_columns_and_every_protocol(measured: Measured) -> None:
@@ -70,11 +94,11 @@ def test_table_has_both_models_all_columns_and_every_protocol(measured: Measured
         "ten seconds of noise",
         "2 padded to 1 s, 1 cut at 30 s, 3 unusable and skipped",
         "SPICE not installed: no Java",
-        "kernels of the candidate: int4 x 12",
+        "candidate: kernels int4 x 12",
         "candidate: short answers",
         "pass 1, merge_lora, changed nothing: no LoRA here",
         "pass 1, merge_lora: left one layer out",
-        "paired bootstrap",
+        "randomisation test",
     ):
         assert expected in table
 
@@ -98,8 +122,13 @@ def test_captions_are_judged_by_spider_if_both_models_have_it(measured: Measured
     def scored(*values: float) -> Measurements:
         side = measured()
         scores = iter(values)
-        clips = [replace(c, spider=next(scores)) if c.cider_d is not None else c for c in side.clips]
-        return replace(side, clips=tuple(clips), spider=sum(values) / len(values))
+        clips = [
+            replace(clip, scores={**clip.scores, "spider": ClipScore(next(scores), 1)})
+            if "cider_d" in clip.scores
+            else clip
+            for clip in side.clips
+        ]
+        return replace(side, clips=tuple(clips), scores=figures(clips, seed=0))
 
     (by_spider,) = Report.of(scored(2, 2, 2), scored(1, 1, 1), environment=ENVIRONMENT, goals=goals).goals
     assert (by_spider.met, by_spider.reached, by_spider.note) == (False, 1.0, "SPIDEr")
@@ -165,17 +194,18 @@ def test_goals(measured: Measured, goals: dict[str, float | str], met: bool) -> 
 
 
 def test_noise_is_judged_by_the_paired_interval(measured: Measured) -> None:
-    """Every clip worse is beyond chance; one worse and one better is not; better is always met."""
+    """Six of six clips worse are beyond chance; one worse and one better is not; better is always met."""
     goals = Goals(wer_increase="noise", cider_d_decrease="noise")
+    baseline = measured(errors=(0, 1, 2, 1, 0, 3), cider=(1.0, 2.0, 3.0, 1.0, 2.0, 3.0))
     cases = {
-        "worse": (measured(errors=(1, 2, 3, 2), cider=(0.5, 1.5, 2.5)), False),
-        "mixed": (measured(errors=(1, 0, 2, 1), cider=(1.5, 1.5, 3.0)), True),
-        "better": (measured(errors=(0, 0, 1, 0), cider=(2.0, 3.0, 4.0)), True),
+        "worse": (measured(errors=(1, 2, 3, 2, 1, 4), cider=(0.5, 1.5, 2.5, 0.5, 1.5, 2.5)), False),
+        "mixed": (measured(errors=(1, 0, 2, 1, 0, 3), cider=(1.5, 1.5, 3.0, 1.0, 2.0, 3.0)), True),
+        "better": (measured(errors=(0, 0, 1, 0, 0, 2), cider=(2.0, 3.0, 4.0, 2.0, 3.0, 4.0)), True),
     }
     for name, (candidate, met) in cases.items():
-        found = Report.of(measured(), candidate, environment=ENVIRONMENT, goals=goals)
+        found = Report.of(baseline, candidate, environment=ENVIRONMENT, goals=goals)
         assert [goal.met for goal in found.goals] == [met, met], name
-    assert found.differences["wer"].difference == pytest.approx(-3 / 40)
+    assert found.differences["wer"].difference == pytest.approx(-4 / 60)
 
 
 def test_models_on_different_clips_are_not_compared(measured: Measured) -> None:
@@ -183,11 +213,20 @@ def test_models_on_different_clips_are_not_compared(measured: Measured) -> None:
         Report.of(measured(), measured(errors=(0, 1, 2)), environment=ENVIRONMENT)
 
 
+def test_models_scored_against_different_references_are_not_compared(measured: Measured) -> None:
+    other = measured()
+    clips = [
+        replace(clip, scores={"wer": ClipScore(1, 9)}) if "wer" in clip.scores else clip
+        for clip in other.clips
+    ]
+    with pytest.raises(DataError, match="WER of model and model was not scored against the same references"):
+        Report.of(measured(), replace(other, clips=tuple(clips)), environment=ENVIRONMENT)
+
+
 def test_a_model_without_a_kind_of_clips_is_shown_without_its_score(measured: Measured) -> None:
     shown = Report.of(measured(cider=()), measured(cider=()), environment=ENVIRONMENT)
     assert shown.differences.keys() == {"wer"}
-    assert "SPICE" not in shown.table()
-    assert "n/a" in shown.table()
+    assert not {"SPICE", "CIDEr-D"} & set(shown.table().split())
 
 
 def test_the_baseline_under_other_settings_is_shown_and_judges_nothing(measured: Measured) -> None:
