@@ -19,6 +19,8 @@ from audiolm_compress import __version__
 from audiolm_compress.cli import launched
 from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
+from audiolm_compress.cli.efficiency import efficiency
+from audiolm_compress.cli.evaluate import evaluate
 from audiolm_compress.cli.passes import passes
 from audiolm_compress.cli.plan import plan
 from audiolm_compress.cli.run import run
@@ -51,7 +53,7 @@ def cli() -> None:
     """Make SALMONN audio language models smaller and faster, and prove what that cost."""
 
 
-for _command in (run, plan, search, train, transcribe, caption, ask, bench, passes):
+for _command in (run, plan, search, train, transcribe, caption, ask, bench, evaluate, efficiency, passes):
     cli.add_command(_command)
 
 

@@ -17,8 +17,10 @@ from audiolm_compress.measurement.answer_file import Problem, Row, read_answers
 
 # What pandas' read_csv takes for a missing value, so that upstream's own validator finds no text there.
 _MISSING_TO_PANDAS = frozenset(
-    ("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>")
-    + ("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null")
+    (
+        *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
+        *("N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+    )
 )
 
 

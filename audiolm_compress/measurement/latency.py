@@ -20,7 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.measurement.measurements import Latency, Spread
-from audiolm_compress.measurement.settings import BenchmarkSettings
+from audiolm_compress.measurement.settings import BenchmarkSettings, NoiseLatency
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.generation import end_ids, transformers_ids
 from audiolm_compress.salmonn.model import Inputs, Salmonn
@@ -86,13 +86,26 @@ def _over_clips(
 
 
 def noise_latency(model: Salmonn, settings: BenchmarkSettings, seed: int, advance: Advance) -> Latency:
+    """The upstream protocol, see ``noise_answers``."""
+    protocol = settings.noise_protocol
+    return _latency(noise_protocol(protocol), noise_answers(model, protocol, seed, advance))
+
+
+def noise_protocol(protocol: NoiseLatency) -> str:
+    """The upstream protocol in words."""
+    return (
+        f"{_NOISE_SECONDS} s of noise, one decode step, {protocol.iterations} iterations "
+        f"after {protocol.warmup} for warming up"
+    )
+
+
+def noise_answers(model: Salmonn, protocol: NoiseLatency, seed: int, advance: Advance) -> list[Answer]:
     """The upstream protocol: 10 s of standard-normal noise, recognition prompt, one step after the prefill.
 
     Unlike upstream's own script the clock waits for the device and the step reads the whole prompt.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(_NOISE_SECONDS * SAMPLE_RATE, generator=generator)
-    protocol = settings.noise_protocol
     answers = []
     with quiet_clock():
         for index in range(protocol.warmup + protocol.iterations):
@@ -100,11 +113,7 @@ def noise_latency(model: Salmonn, settings: BenchmarkSettings, seed: int, advanc
             if index >= protocol.warmup:
                 answers.append(answer)
             advance()
-    return _latency(
-        f"{_NOISE_SECONDS} s of noise, one decode step, {protocol.iterations} iterations "
-        f"after {protocol.warmup} for warming up",
-        answers,
-    )
+    return answers
 
 
 @torch.inference_mode()
