@@ -79,10 +79,21 @@ def read_references(path: str | Path) -> list[Entry]:
     return entries
 
 
+def check_form(path: str | Path) -> tuple[list[Row], list[Problem]]:
+    """Read a file of answers without knowing its test set, and find everything that is wrong with it.
+
+    Raises:
+        DataError: no such file.
+    """
+    rows, problems = read_answers(path)
+    found = [*problems, *_repeated(rows), *_texts_without_words(rows)]
+    return rows, sorted(found, key=lambda problem: problem.line or 0)
+
+
 def check_answers(
     path: str | Path, references: Sequence[Entry], kind: TaskKind | None = None
 ) -> CheckedAnswers:
-    """Read a file of answers and find everything that is wrong with it.
+    """As ``check_form``, and hold the file against its test set.
 
     Args:
         path: CSV with the columns ``testset_id,text``.
@@ -93,7 +104,7 @@ def check_answers(
         DataError: no such file, or the test set has no clip of this kind.
     """
     path = Path(path)
-    rows, problems = read_answers(path)
+    rows, problems = check_form(path)
     known = {entry.id: entry for entry in references}
     every = tuple(dict.fromkeys(task_kind(entry.task) for entry in references))
     if kind is not None and kind not in every:
@@ -101,7 +112,7 @@ def check_answers(
     answered = {task_kind(known[row.testset_id].task) for row in rows if row.testset_id in known}
     kinds = (kind,) if kind else tuple(one for one in every if one in answered) or every
     entries = [entry for entry in references if task_kind(entry.task) in kinds]
-    problems = [*problems, *_row_problems(rows, known, kinds)]
+    problems = [*problems, *_unasked(rows, known, kinds)]
     problems.sort(key=lambda problem: problem.line or 0)
     seen = {row.testset_id for row in rows}
     problems += [
@@ -110,30 +121,38 @@ def check_answers(
     return CheckedAnswers(path, rows, problems, kinds, entries, len(references) - len(entries))
 
 
-def _row_problems(
-    rows: Sequence[Row], known: Mapping[str, Entry], kinds: Collection[TaskKind]
-) -> list[Problem]:
-    problems = []
+def _repeated(rows: Sequence[Row]) -> list[Problem]:
     first: dict[str, int] = {}
+    return [
+        Problem(row.line, f"testset_id {row.testset_id!r} again, first in line {first[row.testset_id]}")
+        for row in rows
+        if first.setdefault(row.testset_id, row.line) != row.line
+    ]
+
+
+def _texts_without_words(rows: Sequence[Row]) -> list[Problem]:
+    problems = []
     for row in rows:
-        used = first.setdefault(row.testset_id, row.line)
-        if used != row.line:
-            problems.append(Problem(row.line, f"testset_id {row.testset_id!r} again, first in line {used}"))
-        elif row.testset_id not in known:
+        if not row.text.strip():
+            message = "empty text, which upstream's validator refuses"
+        elif row.text in _MISSING_TO_PANDAS:
+            message = f"text {row.text!r}, which pandas and so upstream's validator take for a missing value"
+        else:
+            continue
+        problems.append(Problem(row.line, message, serious=False))
+    return problems
+
+
+def _unasked(rows: Sequence[Row], known: Mapping[str, Entry], kinds: Collection[TaskKind]) -> list[Problem]:
+    """Answers to what is not in the test set, or is of another task."""
+    problems = []
+    for row in rows:
+        entry = known.get(row.testset_id)
+        if entry is None:
             near = row.testset_id.strip()
             hint = f"; without the spaces around it, {near!r} is known" if near in known else ""
             problems.append(Problem(row.line, f"unknown testset_id {row.testset_id!r}{hint}"))
-        elif task_kind(known[row.testset_id].task) not in kinds:
-            task = known[row.testset_id].task
-            asked = ", ".join(kinds)
-            problems.append(
-                Problem(row.line, f"testset_id {row.testset_id!r} is of task {task!r}; asked for {asked}")
-            )
-        if not row.text.strip():
-            problems.append(
-                Problem(row.line, "empty text, which upstream's validator refuses", serious=False)
-            )
-        elif row.text in _MISSING_TO_PANDAS:
-            message = f"text {row.text!r}, which pandas and so upstream's validator take for a missing value"
-            problems.append(Problem(row.line, message, serious=False))
+        elif task_kind(entry.task) not in kinds:
+            message = f"testset_id {row.testset_id!r} is of task {entry.task!r}; asked for {', '.join(kinds)}"
+            problems.append(Problem(row.line, message))
     return problems

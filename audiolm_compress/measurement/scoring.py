@@ -50,7 +50,7 @@ def score(clips: Sequence[ClipResult], seed: int = 0, settings: BenchmarkSetting
     Args:
         clips: answered clips; scores that they carry already are computed anew.
         seed: of the bootstrap intervals.
-        settings: lengths that part the clips into groups.
+        settings: lengths that part the clips into groups, and how captions are compared.
 
     Raises:
         DataError: a caption clip has no usable reference, or no recognition reference holds a word.
@@ -62,7 +62,7 @@ def score(clips: Sequence[ClipResult], seed: int = 0, settings: BenchmarkSetting
         places = [place for place, clip in enumerate(scored) if clip.kind == kind]
         if not places:
             continue
-        found = scorer([scored[place] for place in places])
+        found = scorer([scored[place] for place in places], settings)
         unscored |= found.unscored
         for index, place in enumerate(places):
             own = {name: found.scores[name][index] for name in SCORES if name in found.scores}
@@ -82,19 +82,20 @@ def score(clips: Sequence[ClipResult], seed: int = 0, settings: BenchmarkSetting
     )
 
 
-def _recognition(clips: Sequence[ClipResult]) -> _Found:
+def _recognition(clips: Sequence[ClipResult], settings: BenchmarkSettings) -> _Found:
     result = wer([clip.text for clip in clips], [clip.references[0] for clip in clips])
     scores = [ClipScore(edits.errors, edits.words) for edits in result.per_clip]
     return _Found({"wer": scores}, edits=result.per_clip)
 
 
-def _captions(clips: Sequence[ClipResult]) -> _Found:
+def _captions(clips: Sequence[ClipResult], settings: BenchmarkSettings) -> _Found:
     if len(clips) == 1:
         reason = "needs at least two caption clips; the test set has one"
         return _Found(unscored=dict.fromkeys(("cider_d", "spider", "spice"), reason))
     texts, references = [clip.text for clip in clips], [clip.references for clip in clips]
-    _, consensus = cider_d(texts, references)
-    with_spice = spider(texts, references)
+    normalise = not settings.raw_captions
+    _, consensus = cider_d(texts, references, normalise=normalise)
+    with_spice = spider(texts, references, normalise=normalise)
     if with_spice.note:
         unscored = dict.fromkeys(("spider", "spice"), with_spice.note)
         return _Found({"cider_d": _means(consensus)}, unscored)
@@ -107,7 +108,7 @@ def _means(values: Sequence[float]) -> list[ClipScore]:
     return [ClipScore(float(value), 1.0) for value in values]
 
 
-_SCORERS: Mapping[TaskKind, Callable[[Sequence[ClipResult]], _Found]] = {
+_SCORERS: Mapping[TaskKind, Callable[[Sequence[ClipResult], BenchmarkSettings], _Found]] = {
     "asr": _recognition,
     "aac": _captions,
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import ClipScore, Measurements
+from audiolm_compress.measurement.clip_result import ClipResult, ClipScore, Score
 from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
 from audiolm_compress.metrics.scores import SCORES
 
@@ -13,7 +16,23 @@ HOW_NOISE_IS_JUDGED = (
 )
 
 
-def differences(baseline: Measurements, candidate: Measurements) -> dict[str, PairedResult]:
+class Scored(Protocol):
+    """Scored answers of one model: its measurements, or a file of answers."""
+
+    @property
+    def source(self) -> str:
+        """Whose answers they are."""
+
+    @property
+    def clips(self) -> Sequence[ClipResult]:
+        """Every answer with its scores."""
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Figures over all clips."""
+
+
+def differences(baseline: Scored, candidate: Scored) -> dict[str, PairedResult]:
     """Paired comparison of each score that both models have, by its name in ``SCORES``.
 
     Raises:
@@ -40,5 +59,5 @@ def differences(baseline: Measurements, candidate: Measurements) -> dict[str, Pa
     return found
 
 
-def _clip_scores(side: Measurements, name: str) -> dict[str, ClipScore]:
+def _clip_scores(side: Scored, name: str) -> dict[str, ClipScore]:
     return {clip.testset_id: clip.scores[name] for clip in side.clips if name in clip.scores}
