@@ -97,6 +97,16 @@ def evaluate(
             f"note: {found.empty} of {len(examples)} answers are empty, which upstream's validator refuses",
             err=True,
         )
+    if evaluation.has_references(mode):
+        from rich.console import Console
+
+        from audiolm_compress.cli.scored import shown
+        from audiolm_compress.data.annotation import read_annotation
+        from audiolm_compress.measurement.answer_scores import score_file
+
+        references = [entry for file in files for entry in read_annotation(file, prefix=prefix)]
+        scores = score_file(path, references, evaluation.mode_kind(mode))
+        Console(highlight=False).print(shown(scores))
     click.echo(f"{len(examples)} answers in {path}")
     return 0
 

@@ -67,8 +67,8 @@ class BenchmarkSettings(Settings):
     )
     raw_captions: bool = Field(
         False,
-        description="compare captions as they are written, as upstream's evaluation does; false: in lower case "
-        "and without punctuation",
+        description="compare captions as they are written, as upstream's evaluation does; false: in lower "
+        "case and without punctuation",
     )
     length_edges: tuple[float, ...] = Field(
         (5.0, 10.0, 20.0, 30.0),

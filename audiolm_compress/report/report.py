@@ -95,7 +95,7 @@ class Report:
             "notes": list(self.notes),
             "further": {name: side.to_dict() for name, side in self.further.items()},
         }
-        return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -159,10 +159,10 @@ def _paired(content: Mapping[str, Any]) -> PairedResult:
     return PairedResult(**{**content, **intervals})
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity; a figure that is not a number becomes null."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
