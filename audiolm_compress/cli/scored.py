@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def shown(side: FileScores) -> RenderableType:
     """A row a score, and below what the figures do not tell."""
-    made = table(side.source, ("score", "value", "95 % interval", "clips"))
+    made = table("", ("score", "value", "95 % interval", "clips"))
     for name, found in side.scores.items():
         interval = f"{found.low:.4f} to {found.high:.4f}"
         made.add_row(SCORES[name].title, f"{found.value:.4f}", interval, str(found.clips))
@@ -34,7 +34,9 @@ def shown(side: FileScores) -> RenderableType:
     for name, reason in side.unscored.items():
         reasons.setdefault(reason, []).append(SCORES[name].title)
     lines += [f"no {', '.join(titles)}: {reason}" for reason, titles in reasons.items()]
-    return Group(made, Text("\n".join(f"- {line}" for line in [*lines, *side.notes])))
+    return Group(
+        Text(side.source, style="bold"), made, *(Text(f"- {line}") for line in (*lines, *side.notes))
+    )
 
 
 def compared(between: Mapping[str, PairedResult]) -> RenderableType:

@@ -28,7 +28,8 @@ class FileScores:
         unscored: why a score is missing.
         edits: of the recognition clips; None without such clips.
         groups: figures by task, source and length.
-        notes: what a reader must know.
+        group_notes: what is in no group.
+        notes: what else a reader must know.
     """
 
     source: str
@@ -38,6 +39,7 @@ class FileScores:
     unscored: Mapping[str, str]
     edits: Edits | None
     groups: tuple[Group, ...]
+    group_notes: tuple[str, ...]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def score_file(
         for entry, text in zip(checked.entries, checked.texts(), strict=True)
     ]
     scores = score(clips, seed, BenchmarkSettings(raw_captions=raw_captions))
-    notes = list(scores.notes)
+    notes = []
     if checked.others:
         asked = ", ".join(checked.kinds)
         notes.append(f"{checked.others} clips of other tasks than {asked} are left out")
@@ -101,6 +103,7 @@ def score_file(
         unscored=scores.unscored,
         edits=scores.edits,
         groups=scores.groups,
+        group_notes=scores.notes,
         notes=tuple(notes),
     )
 
