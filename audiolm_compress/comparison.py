@@ -8,7 +8,7 @@ from pathlib import Path
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.measurement.process import measure
+from audiolm_compress.measurement.process import Model, measure_together
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, data_settings
@@ -48,7 +48,8 @@ def benchmark(
     baseline, candidate = measure_models(
         models, data, settings=settings, device=device, seed=seed, progress=progress
     )
-    return from_main(Report.of(baseline, candidate, environment=describe_environment(device, seed)))
+    environment = describe_environment(device, seed) | {"data": candidate.environment["data"]}
+    return from_main(Report.of(baseline, candidate, environment=environment))
 
 
 def measure_models(
@@ -60,13 +61,16 @@ def measure_models(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Measurements]:
-    """Each model in a fresh process, on the same clips; arguments and errors as those of ``benchmark``."""
+    """Each model in a fresh process, on the same clips, timed in turns; else as ``benchmark``."""
     if not isinstance(data, DataSettings):
         files = [data] if isinstance(data, (str, Path)) else data
         data = data_settings(test=[str(file) for file in files])
     clips = clip_source(data)
-    settings = settings or BenchmarkSettings()
-    return [
-        measure(model, clips, settings, device=device, seed=seed, name=str(model), progress=progress)
-        for model in models
-    ]
+    return measure_together(
+        [Model(str(model), model) for model in models],
+        clips,
+        settings or BenchmarkSettings(),
+        device=device,
+        seed=seed,
+        progress=progress,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
@@ -38,6 +38,21 @@ class ClipLatency(Settings):
         True,
         description="time the same clips in transformers' `generate` as well, which tells the runtime's "
         "share from compression's",
+    )
+    rounds: int = Field(
+        4,
+        ge=1,
+        description="parts that the runs of each protocol are cut into; models that are compared take turns "
+        "in the order A B, B A, ...",
+    )
+    interleave: bool = Field(
+        True,
+        description="load the models that are compared together and time them in turns, so that a machine "
+        "that drifts does so for all; where one, loaded, leaves less than twice its own memory free, it is "
+        "timed alone, which the report says. false: one after the other",
+    )
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="also time the clips answered this many at a time, such as [1, 4, 8]"
     )
 
 

@@ -27,6 +27,8 @@ def render(report: Report) -> str:
         table(("part", "baseline", "candidate", "ratio"), rows.part_rows(baseline, candidate)),
         "## Latency in ms, median (5 % to 95 %)",
         table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
+        "## Throughput and memory in use",
+        table(("figure", "baseline", "candidate"), rows.throughput_rows(baseline, candidate)),
         "## How it was measured",
         bullets(
             [

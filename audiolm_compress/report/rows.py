@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from audiolm_compress.measurement.measurements import Latency, Measurements
+from audiolm_compress.measurement.measurements import BatchLatency, Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, differences
 from audiolm_compress.report.goals import Goal
@@ -89,18 +89,72 @@ def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
 
 
 def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
-    """Both protocols: protocol, figure, before, after."""
+    """All protocols: protocol, figure, before, after; what TTFT is made of on real clips alone."""
     protocols: list[tuple[str, Latency | None, Latency | None]] = [
         ("real clips", baseline.clips_latency, candidate.clips_latency),
         ("upstream", baseline.noise_latency, candidate.noise_latency),
     ]
     if baseline.transformers_latency is not None or candidate.transformers_latency is not None:
         protocols.append(("transformers", baseline.transformers_latency, candidate.transformers_latency))
-    return [
-        (protocol, figure.upper(), spread(before, figure), spread(after, figure))
-        for protocol, before, after in protocols
-        for figure in ("ttft", "tpot")
+    rows: list[Row] = []
+    for protocol, before, after in protocols:
+        rows.append((protocol, "TTFT", spread(before, "ttft"), spread(after, "ttft")))
+        if before is baseline.clips_latency:
+            rows += ttft_part_rows(baseline.clips_latency, candidate.clips_latency)
+        rows.append((protocol, "TPOT", spread(before, "tpot"), spread(after, "tpot")))
+    return rows
+
+
+def ttft_part_rows(before: Latency, after: Latency) -> list[Row]:
+    """What TTFT is made of, medians: "", part, before, after."""
+
+    def cell(latency: Latency, part: str) -> str:
+        return milliseconds(latency.parts[part].median) if part in latency.parts else "none"
+
+    parts = dict.fromkeys([*before.parts, *after.parts])
+    return [("", f"- {part.replace('_', ' ')}", cell(before, part), cell(after, part)) for part in parts]
+
+
+def throughput_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
+    """What is not in ms: figure, before, after; only what was measured of one of them."""
+    rows: list[Row] = [
+        ("computing, s a second of audio", *map(real_time_factor, (baseline, candidate))),
+        ("energy, J a clip", *map(energy, (baseline, candidate))),
+        ("KV cache, bytes a token", *map(kv_cache, (baseline, candidate))),
     ]
+    sides = [{batch.size: batch for batch in side.batches} for side in (baseline, candidate)]
+    for size in dict.fromkeys([*sides[0], *sides[1]]):
+        rows.append((f"{size} clips at once", *(batch_cell(side.get(size)) for side in sides)))
+    return [row for row in rows if any(row[1:])]
+
+
+def real_time_factor(side: Measurements) -> str:
+    """Median and percentiles of a full answer's time by the clip's length; "" if not measured."""
+    factor = side.clips_latency.real_time_factor
+    return "" if factor is None else f"{factor.median:.3g} ({factor.p5:.3g} to {factor.p95:.3g})"
+
+
+def energy(side: Measurements) -> str:
+    """Joules of a full answer; "" where they are not counted."""
+    joules = side.clips_latency.energy_joules
+    return "" if joules is None else f"{joules:.3g}"
+
+
+def kv_cache(side: Measurements) -> str:
+    """Bytes a token; "" if not measured."""
+    count = side.memory.kv_cache_bytes_per_token
+    return "" if count is None else str(count)
+
+
+def batch_cell(batch: BatchLatency | None) -> str:
+    """A batch's times in ms and its throughput; "" if there is none."""
+    if batch is None:
+        return ""
+    step = None if batch.step is None else batch.step.median
+    return (
+        f"TTFT {milliseconds(batch.ttft.median)}, step {milliseconds(step)} ms, "
+        f"{batch.clips_per_second:.3g} clips/s"
+    )
 
 
 def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:
