@@ -27,8 +27,7 @@ def render(report: Report) -> str:
         table(("part", "baseline", "candidate", "ratio"), rows.part_rows(baseline, candidate)),
         "## Latency in ms, median (5 % to 95 %)",
         table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
-        "## Throughput and memory in use",
-        table(("figure", "baseline", "candidate"), rows.throughput_rows(baseline, candidate)),
+        *_throughput(report),
         "## How it was measured",
         bullets(
             [
@@ -98,6 +97,12 @@ def table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
 def bullets(lines: Iterable[str]) -> str:
     """A Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _throughput(report: Report) -> list[str]:
+    body = rows.throughput_rows(report.baseline, report.candidate)
+    header = ("figure", "baseline", "candidate")
+    return ["## Throughput and memory in use", table(header, body)] if body else []
 
 
 def _step(index: int, step: Step) -> str:

@@ -31,12 +31,13 @@ def render(report: Report) -> RenderableType:
     latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "figure", "baseline", "candidate"))
     for row in rows.latency_rows(baseline, candidate):
         latency.add_row(*row)
-    throughput = table("Throughput and memory in use", ("figure", "baseline", "candidate"))
-    for row in rows.throughput_rows(baseline, candidate):
-        throughput.add_row(*row)
     lines = rows.notes(baseline, candidate, report.differences, report.steps, report.notes)
     lines += rows.further_lines(report.further, candidate)
-    shown: list[RenderableType] = [main, parts, latency, throughput]
+    shown: list[RenderableType] = [main, parts, latency]
+    if throughput := rows.throughput_rows(baseline, candidate):
+        shown.append(table("Throughput and memory in use", ("figure", "baseline", "candidate")))
+        for row in throughput:
+            shown[-1].add_row(*row)
     if report.steps:
         shown.append(_steps(report))
     shown.append(Text("\n".join(f"- {line}" for line in lines)))
