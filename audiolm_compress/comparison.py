@@ -26,7 +26,9 @@ def benchmark(
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Benchmark:
-    """Measure models, each in a fresh process, timed in turns, and compare them: size, memory, latency and quality.
+    """Measure models, each in a fresh process, and compare them: size, memory, latency and quality.
+
+    They are timed in turns, see ``benchmark.latency.interleave``.
 
     All processes of a launch must call it; they share the answers, and all get the benchmark.
 

@@ -51,6 +51,8 @@ def sections(found: Benchmark) -> list[Section]:
             ("model", "protocol", "TTFT", "TPOT"),
             [row for name, side in found.named.items() for row in _latency(name, side)],
         ),
+        Section("TTFT on real clips by part, ms", ("model", *_stages(found)), _by_stage(found)),
+        Section("Throughput", ("model", "figure", ""), _throughput(found)),
     )
     return [section for section in tables if section.body]
 
@@ -135,6 +137,27 @@ def _by_part(found: Benchmark) -> list[rows.Row]:
     return [
         (name, *(rows.mib(side.weight_bytes_by_part.get(part, 0)) for part in parts))
         for name, side in found.named.items()
+    ]
+
+
+def _stages(found: Benchmark) -> list[str]:
+    return list(dict.fromkeys(part for side in found.sides for part in rows.ttft_parts(side.clips_latency)))
+
+
+def _by_stage(found: Benchmark) -> list[rows.Row]:
+    parts = {name: rows.ttft_parts(side.clips_latency) for name, side in found.named.items()}
+    return [
+        (name, *(cells.get(part, "none") for part in _stages(found)))
+        for name, cells in parts.items()
+        if cells
+    ]
+
+
+def _throughput(found: Benchmark) -> list[rows.Row]:
+    cells = {name: rows.throughput(side) for name, side in found.named.items()}
+    figures = dict.fromkeys(figure for side in cells.values() for figure in side)
+    return [
+        (name, figure, side[figure]) for figure in figures for name, side in cells.items() if figure in side
     ]
 
 

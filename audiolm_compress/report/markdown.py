@@ -102,7 +102,7 @@ def bullets(lines: Iterable[str]) -> str:
 def _throughput(report: Report) -> list[str]:
     body = rows.throughput_rows(report.baseline, report.candidate)
     header = ("figure", "baseline", "candidate")
-    return ["## Throughput and memory in use", table(header, body)] if body else []
+    return ["## Throughput", table(header, body)] if body else []
 
 
 def _step(index: int, step: Step) -> str:

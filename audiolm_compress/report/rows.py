@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from audiolm_compress.measurement.measurements import BatchLatency, Latency, Measurements
+from audiolm_compress.measurement.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report.differences import (
@@ -117,54 +117,43 @@ def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
 
 def ttft_part_rows(before: Latency, after: Latency) -> list[Row]:
     """What TTFT is made of, medians: "", part, before, after."""
+    cells = ttft_parts(before), ttft_parts(after)
+    return [
+        ("", f"- {part}", *(side.get(part, "none") for side in cells))
+        for part in dict.fromkeys([*cells[0], *cells[1]])
+    ]
 
-    def cell(latency: Latency, part: str) -> str:
-        return milliseconds(latency.parts[part].median) if part in latency.parts else "none"
 
-    parts = dict.fromkeys([*before.parts, *after.parts])
-    return [("", f"- {part.replace('_', ' ')}", cell(before, part), cell(after, part)) for part in parts]
+def ttft_parts(latency: Latency) -> dict[str, str]:
+    """Medians in ms of what TTFT is made of."""
+    return {part.replace("_", " "): milliseconds(times.median) for part, times in latency.parts.items()}
 
 
 def throughput_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
     """What is not in ms: figure, before, after; only what was measured of one of them."""
-    rows: list[Row] = [
-        ("computing, s a second of audio", *map(real_time_factor, (baseline, candidate))),
-        ("energy, J a clip", *map(energy, (baseline, candidate))),
-        ("KV cache, bytes a token", *map(kv_cache, (baseline, candidate))),
+    before, after = throughput(baseline), throughput(candidate)
+    return [
+        (name, before.get(name, "n/a"), after.get(name, "n/a")) for name in dict.fromkeys([*before, *after])
     ]
-    sides = [{batch.size: batch for batch in side.batches} for side in (baseline, candidate)]
-    for size in dict.fromkeys([*sides[0], *sides[1]]):
-        rows.append((f"{size} clips at once", *(batch_cell(side.get(size)) for side in sides)))
-    return [row for row in rows if any(row[1:])]
 
 
-def real_time_factor(side: Measurements) -> str:
-    """Median and percentiles of a full answer's time by the clip's length; "" if not measured."""
-    factor = side.clips_latency.real_time_factor
-    return "" if factor is None else f"{factor.median:.3g} ({factor.p5:.3g} to {factor.p95:.3g})"
-
-
-def energy(side: Measurements) -> str:
-    """Joules of a full answer; "" where they are not counted."""
-    joules = side.clips_latency.energy_joules
-    return "" if joules is None else f"{joules:.3g}"
-
-
-def kv_cache(side: Measurements) -> str:
-    """Bytes a token; "" if not measured."""
-    count = side.memory.kv_cache_bytes_per_token
-    return "" if count is None else str(count)
-
-
-def batch_cell(batch: BatchLatency | None) -> str:
-    """A batch's times in ms and its throughput; "" if there is none."""
-    if batch is None:
-        return ""
-    step = None if batch.step is None else batch.step.median
-    return (
-        f"TTFT {milliseconds(batch.ttft.median)}, step {milliseconds(step)} ms, "
-        f"{batch.clips_per_second:.3g} clips/s"
-    )
+def throughput(side: Measurements) -> dict[str, str]:
+    """What was measured of these: real-time factor, energy, KV cache, batches."""
+    cells = {}
+    latency, cache = side.clips_latency, side.memory.kv_cache_bytes_per_token
+    if (factor := latency.real_time_factor) is not None:
+        cells["computing, s per s of audio"] = f"{factor.median:.3g} ({factor.p5:.3g} to {factor.p95:.3g})"
+    if latency.energy_joules is not None:
+        cells["energy, J per clip"] = f"{latency.energy_joules:.3g}"
+    if cache is not None:
+        cells["KV cache, bytes per token"] = str(cache)
+    for batch in side.batches:
+        step = None if batch.step is None else batch.step.median
+        name = f"{batch.size} clips at once" if batch.size > 1 else "1 clip at once"
+        cells[f"{name}: TTFT, ms"] = milliseconds(batch.ttft.median)
+        cells[f"{name}: further step, ms"] = milliseconds(step)
+        cells[f"{name}: clips per s"] = f"{batch.clips_per_second:.3g}"
+    return cells
 
 
 def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:

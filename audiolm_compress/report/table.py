@@ -35,7 +35,7 @@ def render(report: Report) -> RenderableType:
     lines += rows.further_lines(report.further, candidate)
     shown: list[RenderableType] = [main, parts, latency]
     if figures := rows.throughput_rows(baseline, candidate):
-        throughput = table("Throughput and memory in use", ("figure", "baseline", "candidate"))
+        throughput = table("Throughput", ("figure", "baseline", "candidate"))
         for row in figures:
             throughput.add_row(*row)
         shown.append(throughput)

@@ -121,4 +121,6 @@ def test_one_that_fails_ends_all(parity: Path, clips: ClipSource, tmp_path: Path
     models = [Model("a", parity / "llama" / "config.yaml"), Model("b", tmp_path / "none.yaml")]
     with pytest.raises(AudioLMError, match="measuring the b: "):
         measure_together(models, clips, SETTINGS)
-    assert not [child for child in psutil.Process().children() if "measurement.worker" in str(child.cmdline())]
+    assert not [
+        child for child in psutil.Process().children() if "measurement.worker" in str(child.cmdline())
+    ]
