@@ -48,7 +48,6 @@ def efficiency(model: str, iterations: int, warmup: int, json_file: str | None, 
 
     10 s of noise, batch 1, recognition prompt, one decode step after the prefill.
     """
-    import json
     from pathlib import Path
 
     from rich.console import Console
@@ -57,6 +56,7 @@ def efficiency(model: str, iterations: int, warmup: int, json_file: str | None, 
     from audiolm_compress.devices import choose_device
     from audiolm_compress.measurement.efficiency import DIFFERENCES, measure_efficiency
     from audiolm_compress.measurement.settings import NoiseLatency
+    from audiolm_compress.report.json_form import written
     from audiolm_compress.report.table import table
 
     settings = NoiseLatency(warmup=warmup, iterations=iterations)
@@ -77,5 +77,4 @@ def efficiency(model: str, iterations: int, warmup: int, json_file: str | None, 
     for line in DIFFERENCES:
         console.print(f"- {line}")
     if json_file:
-        content = json.dumps(found.to_dict(), indent=1, ensure_ascii=False)
-        Path(json_file).write_text(content + "\n", encoding="utf-8")
+        Path(json_file).write_text(written(found.to_dict()), encoding="utf-8")

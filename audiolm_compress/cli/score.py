@@ -28,7 +28,7 @@ Exit codes: 0 nothing is wrong, 2 something is.
 def _task_option(command: Command) -> Command:
     return click.option(
         "--task",
-        type=click.Choice(["asr", "aac"]),
+        type=click.Choice(["asr", "aac", "qa"]),
         help="Which clips must be answered. Default: those of the tasks that the file answers.",
     )(command)
 
@@ -41,21 +41,29 @@ def _task_option(command: Command) -> Command:
     is_flag=True,
     help="Compare captions as they are written, as upstream does. Default: in lower case, no punctuation.",
 )
+@click.option("--sentence-model", help="Folder of a sentence encoder, for the similarity of captions.")
+@click.option("--fluency-model", help="Folder of FENSE's error detector, for FENSE.")
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False), help="Write figures and the scores of clips here."
 )
-def score(files: tuple[str, ...], task: TaskKind | None, as_written: bool, json_file: str | None) -> None:
+def score(
+    files: tuple[str, ...],
+    task: TaskKind | None,
+    as_written: bool,
+    sentence_model: str | None,
+    fluency_model: str | None,
+    json_file: str | None,
+) -> None:
     """Score a file of answers (testset_id,text).
 
     REF.json is the annotation of the test set. Recognition gets WER with its substitutions, deletions and
-    insertions; captions CIDEr-D, and SPIDEr where SPICE is installed. A second file is compared with the
-    first, clip by clip.
+    insertions; captions CIDEr-D, and SPIDEr where SPICE is installed; questions their accuracy. A second file
+    is compared with the first, clip by clip.
     """
     if len(files) not in (2, 3):
         raise click.UsageError(
             f"expected one or two files of answers and an annotation; found {len(files)} files"
         )
-    import json
     from dataclasses import asdict
     from pathlib import Path
 
@@ -64,12 +72,17 @@ def score(files: tuple[str, ...], task: TaskKind | None, as_written: bool, json_
     from audiolm_compress.cli.scored import compared, shown
     from audiolm_compress.measurement.answer_check import read_references
     from audiolm_compress.measurement.answer_scores import score_file
+    from audiolm_compress.measurement.settings import BenchmarkSettings
+    from audiolm_compress.recipe import checked
+    from audiolm_compress.recipe_source import Source
     from audiolm_compress.report.differences import differences
-    from audiolm_compress.report.report import finite
+    from audiolm_compress.report.json_form import written
 
     *answers, annotation = files
+    entries = {"raw_captions": as_written, "sentence_model": sentence_model, "fluency_model": fluency_model}
+    settings = checked(BenchmarkSettings, Source("score", Path.cwd(), entries))
     references = read_references(annotation)
-    sides = [score_file(file, references, task, raw_captions=as_written) for file in answers]
+    sides = [score_file(file, references, task, settings=settings) for file in answers]
     between = differences(*sides) if len(sides) == 2 else {}
     console = Console(highlight=False)
     for side in sides:
@@ -82,8 +95,7 @@ def score(files: tuple[str, ...], task: TaskKind | None, as_written: bool, json_
             "answers": [side.to_dict() for side in sides],
             "differences": {name: asdict(result) for name, result in between.items()},
         }
-        text = json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False)
-        Path(json_file).write_text(text + "\n", encoding="utf-8")
+        Path(json_file).write_text(written(content), encoding="utf-8")
 
 
 @click.command(epilog=_VALIDATE)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from audiolm_compress.metrics.scores import SCORES
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED
+from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED, verdict
 from audiolm_compress.report.table import table
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def compared(between: Mapping[str, PairedResult]) -> RenderableType:
     """The second file against the first, a row a score."""
     made = table(
         "\nSecond file against first",
-        ("score", "first", "second", "difference", "95 % interval", "p", "noise"),
+        ("score", "first", "second", "difference", "95 % interval", "p", "verdict"),
     )
     for name, found in between.items():
         low, high = found.difference_interval.low, found.difference_interval.high
@@ -54,6 +54,6 @@ def compared(between: Mapping[str, PairedResult]) -> RenderableType:
             f"{found.difference:+.4f}",
             f"{low:+.4f} to {high:+.4f}",
             f"{found.p_value:.4f}",
-            "within" if found.within_noise else "beyond",
+            verdict(name, found),
         )
-    return Group(made, Text(f"- {HOW_NOISE_IS_JUDGED}"))
+    return Group(made, Text(f"- {HOW_NOISE_IS_JUDGED}"), Text(f"- {HOW_VERDICTS_ARE_REACHED}"))

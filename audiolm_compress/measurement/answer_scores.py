@@ -53,7 +53,7 @@ def score_file(
     references: Sequence[Entry],
     kind: TaskKind | None = None,
     *,
-    raw_captions: bool = False,
+    settings: BenchmarkSettings | None = None,
     seed: int = 0,
 ) -> FileScores:
     """Join a file of answers with its test set by ``testset_id`` and score it.
@@ -62,14 +62,14 @@ def score_file(
         path: CSV with the columns ``testset_id,text``.
         references: of the test set.
         kind: of the clips that must be answered; None: of those that are.
-        raw_captions: compare captions as they are written, as upstream does, and not in lower case without
-            punctuation.
+        settings: how captions are compared, and models for scores that need one.
         seed: of the bootstrap intervals.
 
     Raises:
         DataError: the file has problems that must be corrected first (all are listed), or the references
             cannot be scored against.
     """
+    settings = settings or BenchmarkSettings()
     checked = check_answers(path, references, kind)
     clips = [
         ClipResult(
@@ -83,7 +83,7 @@ def score_file(
         )
         for entry, text in zip(checked.entries, checked.texts(), strict=True)
     ]
-    scores = score(clips, seed, BenchmarkSettings(raw_captions=raw_captions))
+    scores = score(clips, seed, settings)
     notes = []
     if checked.others:
         asked = ", ".join(checked.kinds)
@@ -93,7 +93,7 @@ def score_file(
             f"{len(checked.problems)} problems of the file do not keep it from being scored; "
             "audiolm-compress validate lists them"
         )
-    if raw_captions and "aac" in checked.kinds:
+    if settings.raw_captions and "aac" in checked.kinds:
         notes.append("captions are compared as they are written")
     return FileScores(
         source=str(path),

@@ -21,7 +21,9 @@ from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.latency import noise_answers, noise_protocol
 from audiolm_compress.measurement.measurements import Spread
 from audiolm_compress.measurement.memory import PeakMeter
-from audiolm_compress.measurement.settings import NoiseLatency
+from audiolm_compress.measurement.reporter import Reporter
+from audiolm_compress.measurement.rounds import Rounds
+from audiolm_compress.measurement.settings import ClipLatency, NoiseLatency
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
 from audiolm_compress.salmonn.load import load_model
@@ -35,6 +37,7 @@ DIFFERENCES = (
     "not, so it holds the peak of loading, and its mean over iterations is that peak",
     "on a CPU memory is the peak resident set of this process beyond that before loading; upstream needs a "
     "CUDA card",
+    "iterations come in rounds, each after a warm-up, which tells how steady the machine was",
     "the allocator's cache is not emptied between iterations, and garbage is collected before the clock runs",
     "TTFT includes the features of the waveform (mel spectrogram); upstream has them before its clock runs",
 )
@@ -95,6 +98,19 @@ class Efficiency:
         return asdict(self) | {"differences_from_upstream": list(DIFFERENCES)}
 
 
+class _Here(Reporter):
+    """Shows in this process what a measured process would tell the one that started it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def start(self, description: str, total: int, *, in_turns: bool = False) -> None:
+        self._progress.start(description, total)
+
+    def advance(self, count: int = 1) -> None:
+        self._progress.advance(count)
+
+
 def measure_efficiency(
     source: str, settings: NoiseLatency, *, device: str, seed: int, progress: Progress
 ) -> Efficiency:
@@ -117,9 +133,9 @@ def measure_efficiency(
     slow_kernels = prepare_modules(model)
     meter.loaded()
     progress.advance()
-    progress.start("timing noise", settings.warmup + settings.iterations)
+    rounds = Rounds(torch.device(device), ClipLatency().rounds, _Here(progress))
     meter.noise_protocol_begins()
-    answers = noise_answers(model, settings, seed, progress.advance)
+    answers = noise_answers(model, settings, seed, rounds).runs
     meter.noise_protocol_ends()
     memory = meter.result()
     peak = memory.noise_protocol_peak
@@ -132,5 +148,5 @@ def measure_efficiency(
         ttft=Times.of([answer.first for answer in answers]),
         tpot=Times.of([answer.further for answer in answers]),
         environment=describe_environment(device, seed) | {"kernels": kernel_report(model)},
-        notes=(*filter(None, [model.runtime_note]), *slow_kernels),
+        notes=(*filter(None, [model.runtime_note]), *slow_kernels, *filter(None, rounds.notes)),
     )

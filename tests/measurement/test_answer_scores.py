@@ -77,7 +77,7 @@ def test_two_files_are_compared_clip_by_clip(tmp_path: Path, capsys: pytest.Capt
     found = scored(good, bad, reference, out=tmp_path / "found.json")["differences"]["wer"]
     assert found["difference"] == pytest.approx(1 / 7)
     assert found["p_value"] < 0.001 and not found["within_noise"]
-    assert "beyond" in capsys.readouterr().out
+    assert "worse" in capsys.readouterr().out
 
 
 def test_answers_that_cannot_be_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
