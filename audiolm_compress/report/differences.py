@@ -56,20 +56,20 @@ def differences(baseline: Measurements, candidate: Measurements, *, seed: int = 
         if name not in baseline.scores or name not in candidate.scores:
             continue
         before, after = _clip_scores(baseline, name), _clip_scores(candidate, name)
-        weights = {clip: score.weight for clip, score in before.items()}
-        if weights != {clip: score.weight for clip, score in after.items()}:
+        weights = [score and score.weight for score in before]
+        if weights != [score and score.weight for score in after]:
             raise DataError(
                 f"{kind.title} of {baseline.source} and {candidate.source} was not scored against the same "
                 "references; measure both anew with the same data"
             )
         found[name] = paired_bootstrap(
-            [score.amount for score in before.values()],
-            [score.amount for score in after.values()],
-            list(weights.values()),
+            [score.amount for score in before if score is not None],
+            [score.amount for score in after if score is not None],
+            [weight for weight in weights if weight is not None],
             seed=seed,
         )
     return found
 
 
-def _clip_scores(side: Measurements, name: str) -> dict[str, ClipScore]:
-    return {clip.testset_id: clip.scores[name] for clip in side.clips if name in clip.scores}
+def _clip_scores(side: Measurements, name: str) -> list[ClipScore | None]:
+    return [clip.scores.get(name) for clip in side.clips]

@@ -221,7 +221,7 @@ def side_lines(sides: Mapping[str, Measurements]) -> list[str]:
     for name, side in sides.items():
         if kernels := side.environment.get("kernels"):
             listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
-            lines.append(f"kernels of the {name}: {listed}")
+            lines.append(f"{name}: kernels {listed}")
     for note in dict.fromkeys(note for side in sides.values() for note in side.notes):
         of = [name for name, side in sides.items() if note in side.notes]
         lines.append(note if len(of) == len(sides) else f"{', '.join(of)}: {note}")
