@@ -226,8 +226,7 @@ def test_models_scored_against_different_references_are_not_compared(measured: M
 def test_a_model_without_a_kind_of_clips_is_shown_without_its_score(measured: Measured) -> None:
     shown = Report.of(measured(cider=()), measured(cider=()), environment=ENVIRONMENT)
     assert shown.differences.keys() == {"wer"}
-    assert "SPICE" not in shown.table()
-    assert "n/a" in shown.table()
+    assert not {"SPICE", "CIDEr-D"} & set(shown.table().split())
 
 
 def test_the_baseline_under_other_settings_is_shown_and_judges_nothing(measured: Measured) -> None:

@@ -1,14 +1,14 @@
 """A model does not differ from itself, and one that gets 5 % of its answers wrong is found out.
 
 Answers are simulated from the references of the embedded test clips and go the whole way: scored, compared
-and judged. A recogniser mishears, loses or adds each word with a chance that depends on how hard the clip is; a
-captioner gives one of the clip's references with such words, or hears something else. Every seed draws anew, so
-that "the same model" is as noisy as one that samples.
+and judged. A recogniser mishears, loses or adds each word with a chance that depends on how hard the clip
+is; a captioner gives one of the clip's references with such words, or hears something else. Every seed
+draws anew, so that "the same model" is as noisy as one that samples.
 
 The embedded set is too small to find 5 % of wrong answers: of 65 clips they are three, and three coins that
-fall on one side are no evidence. Eight copies of its clips, 1168 in all, are enough if the other answers stay
-the same, as those of a compressed model that decodes greedily mostly do. If all answers are drawn anew, twice as
-many recognition clips show it in WER, and captions would have to be some thousands.
+fall on one side are no evidence. Eight copies of its clips, 1168 in all, are enough if the other answers
+stay the same, as those of a compressed model that decodes greedily mostly do. If all answers are drawn
+anew, twice as many recognition clips show it in WER, and captions would have to be some thousands.
 """
 
 from __future__ import annotations
