@@ -8,37 +8,63 @@ from audiolm_compress.measurement.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report.differences import (
+    HOW_INTERVALS_ARE_MADE,
     HOW_NOISE_IS_JUDGED,
-    HOW_VERDICTS_ARE_REACHED,
     differences,
     verdict,
 )
 from audiolm_compress.report.goals import Goal
+from audiolm_compress.report.quality import long_figure, noise, p_value, short_figure
 from audiolm_compress.report.step import Step
 
 Row = tuple[str, ...]
 
-# Headers and cells are broken by hand, so that the table fits a terminal of 80 columns.
-HEADER: Row = ("", "weights\nMiB", "peak mem.\nMiB", "TTFT\nms", "TPOT\nms", "WER", "CIDEr-D", "SPIDEr")
-MAIN_SCORES = ("wer", "cider_d", "spider")
+_MAIN_SCORES = ("wer", "cider_d", "spider", "qa_match")  # one or two for each kind of clips
+_MOST_SCORES = 3
 NO_SPICE = "SPICE not\ninstalled"
 MISSED: Row = ("goal", "asked for", "reached", "missed by", "")
 _MIB = 2**20
 
 
-def main_row(name: str, side: Measurements) -> Row:
-    """One model's figures; times are medians over real clips."""
+def main_scores(*sides: Measurements) -> tuple[str, ...]:
+    """The scores of the main table: at most three, of the kinds of clips that there are."""
+    names = [name for name in _MAIN_SCORES if any(name in {*s.scores, *s.unscored} for s in sides)]
+    if len(names) > _MOST_SCORES:
+        names.remove("cider_d" if any("spider" in side.scores for side in sides) else "spider")
+    return tuple(names)
+
+
+def header(names: Sequence[str]) -> Row:
+    """Of the main table with these scores; broken by hand, so that it fits a terminal of 80 columns."""
+    sizes = ("", "weights\nMiB", "peak\nMiB", "TTFT\nms", "TPOT\nms")
+    return (*sizes, *(SCORES[name].title for name in names))
+
+
+def main_row(name: str, side: Measurements, names: Sequence[str], *, wide: bool = False) -> Row:
+    """One model's figures; times are medians over real clips, scores have their intervals below them.
+
+    Args:
+        name: of the model.
+        side: its measurements.
+        names: of the scores.
+        wide: there is room for intervals with all digits.
+    """
     return (
         name,
         mib(side.weight_bytes),
         mib(side.peak_memory_bytes),
         milliseconds(side.ttft_s),
         milliseconds(side.tpot_s),
-        *(score(side, name) for name in MAIN_SCORES),
+        *(score(side, name, wide) for name in names),
     )
 
 
-def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[str, PairedResult]) -> Row:
+def change_row(
+    baseline: Measurements,
+    candidate: Measurements,
+    found: Mapping[str, PairedResult],
+    names: Sequence[str],
+) -> Row:
     """Ratios of sizes and times, differences of scores."""
     return (
         "change",
@@ -46,14 +72,14 @@ def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[s
         ratio(baseline.peak_memory_bytes, candidate.peak_memory_bytes),
         ratio(baseline.ttft_s, candidate.ttft_s),
         ratio(baseline.tpot_s, candidate.tpot_s),
-        *(f"{found[name].difference:+.4f}" if name in found else "" for name in MAIN_SCORES),
+        *(f"{found[name].difference:+.4f}" if name in found else "" for name in names),
     )
 
 
-def noise_row(found: Mapping[str, PairedResult]) -> Row:
+def noise_row(found: Mapping[str, PairedResult], names: Sequence[str]) -> Row:
     """Whether each score's difference is more than chance."""
-    verdicts = {name: "within" if result.within_noise else "beyond" for name, result in found.items()}
-    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in MAIN_SCORES))
+    verdicts = {name: noise(result) for name, result in found.items()}
+    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in names))
 
 
 def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
@@ -68,11 +94,6 @@ def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
 def between(found: PairedResult) -> str:
     """The interval of a difference."""
     return f"{found.difference_interval.low:+.4f} to {found.difference_interval.high:+.4f}"
-
-
-def p_value(found: PairedResult) -> str:
-    """To two digits, and from below where flips were drawn and none was as extreme."""
-    return f"{found.p_value:.2g}" if found.p_value >= 0.001 else "< 0.001"
 
 
 def further_lines(further: Mapping[str, Measurements], candidate: Measurements) -> list[str]:
@@ -232,9 +253,7 @@ def notes(
     of_run: Sequence[str],
 ) -> list[str]:
     """How it was measured, and all that was left out, fallen back from or left undone."""
-    lines = noise_lines(found)
-    if found:
-        lines += [HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED]
+    lines = [HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED] if found else []
     lines += protocol_lines(baseline)
     lines += runtime_lines(baseline, candidate)
     lines += side_lines({"baseline": baseline, "candidate": candidate})
@@ -264,7 +283,7 @@ def side_lines(sides: Mapping[str, Measurements]) -> list[str]:
     for name, side in sides.items():
         if kernels := side.environment.get("kernels"):
             listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
-            lines.append(f"kernels of the {name}: {listed}")
+            lines.append(f"{name}: kernels {listed}")
     for note in dict.fromkeys(note for side in sides.values() for note in side.notes):
         of = [name for name, side in sides.items() if note in side.notes]
         lines.append(note if len(of) == len(sides) else f"{', '.join(of)}: {note}")
@@ -281,12 +300,12 @@ def milliseconds(seconds: float | None) -> str:
     return "n/a" if seconds is None else f"{seconds * 1e3:.2f}"
 
 
-def score(side: Measurements, name: str) -> str:
+def score(side: Measurements, name: str, wide: bool) -> str:
     """A score, or that there is none; CIDEr-D is never shown in the place of SPIDEr."""
-    value = side.score(name)
-    if value is None:
+    found = side.scores.get(name)
+    if found is None:
         return NO_SPICE if side.unscored.get(name, "").startswith("SPICE") else "n/a"
-    return f"{value:.4f}"
+    return long_figure(found) if wide else short_figure(found)
 
 
 def unscored_lines(side: Measurements) -> list[str]:
