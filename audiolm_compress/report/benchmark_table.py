@@ -12,7 +12,7 @@ from rich.text import Text
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report import markdown as md
-from audiolm_compress.report import rows
+from audiolm_compress.report import rows, timing
 from audiolm_compress.report.differences import HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED, verdict
 from audiolm_compress.report.quality import p_value
 from audiolm_compress.report.table import table
@@ -140,11 +140,11 @@ def _by_part(found: Benchmark) -> list[rows.Row]:
 
 
 def _stages(found: Benchmark) -> list[str]:
-    return list(dict.fromkeys(part for side in found.sides for part in rows.ttft_parts(side.clips_latency)))
+    return list(dict.fromkeys(part for side in found.sides for part in timing.ttft_parts(side.clips_latency)))
 
 
 def _by_stage(found: Benchmark) -> list[rows.Row]:
-    parts = {name: rows.ttft_parts(side.clips_latency) for name, side in found.named.items()}
+    parts = {name: timing.ttft_parts(side.clips_latency) for name, side in found.named.items()}
     return [
         (name, *(cells.get(part, "none") for part in _stages(found)))
         for name, cells in parts.items()
@@ -153,7 +153,7 @@ def _by_stage(found: Benchmark) -> list[rows.Row]:
 
 
 def _throughput(found: Benchmark) -> list[rows.Row]:
-    cells = {name: rows.throughput(side) for name, side in found.named.items()}
+    cells = {name: timing.throughput(side) for name, side in found.named.items()}
     figures = dict.fromkeys(figure for side in cells.values() for figure in side)
     return [
         (name, figure, side[figure]) for figure in figures for name, side in cells.items() if figure in side
@@ -167,7 +167,7 @@ def _latency(name: str, side: Measurements) -> list[rows.Row]:
         "transformers": side.transformers_latency,
     }
     return [
-        (name, protocol, rows.spread(latency, "ttft"), rows.spread(latency, "tpot"))
+        (name, protocol, timing.spread(latency, "ttft"), timing.spread(latency, "tpot"))
         for protocol, latency in protocols.items()
         if latency is not None
     ]

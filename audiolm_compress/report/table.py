@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from audiolm_compress.report import quality, rows
+from audiolm_compress.report import quality, rows, timing
 
 if TYPE_CHECKING:
     from audiolm_compress.report.report import Report
@@ -33,12 +33,12 @@ def render(report: Report) -> RenderableType:
     for row in rows.part_rows(baseline, candidate):
         parts.add_row(*row)
     latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "figure", "baseline", "candidate"))
-    for row in rows.latency_rows(baseline, candidate):
+    for row in timing.latency_rows(baseline, candidate):
         latency.add_row(*row)
     lines = rows.notes(baseline, candidate, report.differences, report.steps, report.notes)
     lines += rows.further_lines(report.further, candidate)
     shown: list[RenderableType] = [main, scores, parts, latency]
-    if figures := rows.throughput_rows(baseline, candidate):
+    if figures := timing.throughput_rows(baseline, candidate):
         throughput = table("Throughput", ("figure", "baseline", "candidate"))
         for row in figures:
             throughput.add_row(*row)
