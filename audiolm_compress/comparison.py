@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.measurement.process import measure
+from audiolm_compress.measurement.process import Model, measure_together
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, data_settings
@@ -27,6 +27,8 @@ def benchmark(
     progress: Progress | None = None,
 ) -> Benchmark:
     """Measure models, each in a fresh process, and compare them: size, memory, latency and quality.
+
+    They are timed in turns, see ``benchmark.latency.interleave``.
 
     All processes of a launch must call it; they share the answers, and all get the benchmark.
 
@@ -55,14 +57,21 @@ def benchmark(
         files = [data] if isinstance(data, (str, Path)) else data
         data = data_settings(test=[str(file) for file in files])
     clips = clip_source(data)
-    settings = settings or BenchmarkSettings()
     names = distinct([str(model) for model in models])
-    sides = [
-        measure(model, clips, settings, device=device, seed=seed, name=name, progress=progress)
-        for name, model in zip(names, models, strict=True)
-    ]
+    sides = measure_together(
+        [Model(name, model) for name, model in zip(names, models, strict=True)],
+        clips,
+        settings or BenchmarkSettings(),
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
     return on_main(
         lambda: Benchmark.of(
-            names, sides, environment=describe_environment(device, seed), notes=notes, seed=seed
+            names,
+            sides,
+            environment=describe_environment(device, seed) | {"data": sides[0].environment["data"]},
+            notes=notes,
+            seed=seed,
         )
     )

@@ -52,7 +52,11 @@ def test_what_is_measured_and_shown(
         return replace(before, source=asked_for[-1])
 
     found = fair_baseline(
-        before, asking(1), asking(candidates), None if best is None else asking(best), measure
+        [(asking(1), before)],
+        asking(1),
+        asking(candidates),
+        None if best is None else asking(best),
+        measure,
     )
     assert found.fair.source == fair
     assert {name: side.source for name, side in found.further.items()} == further

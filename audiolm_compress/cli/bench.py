@@ -30,6 +30,20 @@ Several GPUs share the answers; the first alone times the models:
 @click.option("--batch-size", type=click.IntRange(min=1), help="Clips answered together.")
 @click.option("--clips", "timed", type=click.IntRange(min=1), help="Real clips that are timed.")
 @click.option("--runs", type=click.IntRange(min=1), help="Iterations of upstream's latency protocol.")
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Also time the clips answered this many at a time; repeatable.",
+)
+@click.option(
+    "--in-turns/--one-by-one",
+    "interleave",
+    default=True,
+    show_default=True,
+    help="Load all models and time them in turns, or one after the other.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of noise, sampling and intervals.")
 @click.option(
     "--out",
@@ -51,6 +65,8 @@ def bench(
     max_clips: int | None,
     batch_size: int | None,
     timed: int | None,
+    batches: tuple[int, ...],
+    interleave: bool,
     runs: int | None,
     seed: int,
     out: str | None,
@@ -79,7 +95,7 @@ def bench(
         _given(
             max_clips=max_clips,
             batch_size=batch_size,
-            latency=_given(clips=timed),
+            latency=_given(clips=timed, batch_sizes=batches, interleave=interleave),
             noise_protocol=_given(iterations=runs),
         )
     )

@@ -51,6 +51,21 @@ class ClipLatency(Settings):
         description="time the same clips in transformers' `generate` as well, which tells the runtime's "
         "share from compression's",
     )
+    rounds: int = Field(
+        4,
+        ge=1,
+        description="parts that the runs of each protocol are cut into; models that are compared take turns "
+        "in the order A B, B A, ...",
+    )
+    interleave: bool = Field(
+        True,
+        description="load the models that are compared together and time them in turns, so that a machine "
+        "that drifts does so for all; where one, loaded, leaves less than twice its own memory free, it is "
+        "timed alone, which the report says. false: one after the other",
+    )
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="also time the clips answered this many at a time, such as [1, 4, 8]"
+    )
 
 
 class NoiseLatency(Settings):
@@ -75,6 +90,11 @@ class BenchmarkSettings(Settings):
     )
     max_clips: int | None = Field(
         None, ge=1, description="at most this many test clips, tasks in turn; unset: all"
+    )
+    raw_captions: bool = Field(
+        False,
+        description="compare captions as they are written, as upstream's evaluation does; false: in lower "
+        "case and without punctuation",
     )
     length_edges: tuple[float, ...] = Field(
         (5.0, 10.0, 20.0, 30.0),

@@ -12,7 +12,7 @@ from rich.text import Text
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report import markdown as md
-from audiolm_compress.report import rows
+from audiolm_compress.report import rows, timing
 from audiolm_compress.report.differences import HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED, verdict
 from audiolm_compress.report.quality import p_value
 from audiolm_compress.report.table import table
@@ -48,6 +48,8 @@ def sections(found: Benchmark) -> list[Section]:
             ("model", "protocol", "TTFT", "TPOT"),
             [row for name, side in found.named.items() for row in _latency(name, side)],
         ),
+        Section("TTFT on real clips by part, ms", ("model", *_stages(found)), _by_stage(found)),
+        Section("Throughput", ("model", "figure", ""), _throughput(found)),
     )
     return [section for section in tables if section.body]
 
@@ -137,6 +139,27 @@ def _by_part(found: Benchmark) -> list[rows.Row]:
     ]
 
 
+def _stages(found: Benchmark) -> list[str]:
+    return list(dict.fromkeys(part for side in found.sides for part in timing.ttft_parts(side.clips_latency)))
+
+
+def _by_stage(found: Benchmark) -> list[rows.Row]:
+    parts = {name: timing.ttft_parts(side.clips_latency) for name, side in found.named.items()}
+    return [
+        (name, *(cells.get(part, "none") for part in _stages(found)))
+        for name, cells in parts.items()
+        if cells
+    ]
+
+
+def _throughput(found: Benchmark) -> list[rows.Row]:
+    cells = {name: timing.throughput(side) for name, side in found.named.items()}
+    figures = dict.fromkeys(figure for side in cells.values() for figure in side)
+    return [
+        (name, figure, side[figure]) for figure in figures for name, side in cells.items() if figure in side
+    ]
+
+
 def _latency(name: str, side: Measurements) -> list[rows.Row]:
     protocols = {
         "real clips": side.clips_latency,
@@ -144,7 +167,7 @@ def _latency(name: str, side: Measurements) -> list[rows.Row]:
         "transformers": side.transformers_latency,
     }
     return [
-        (name, protocol, rows.spread(latency, "ttft"), rows.spread(latency, "tpot"))
+        (name, protocol, timing.spread(latency, "ttft"), timing.spread(latency, "tpot"))
         for protocol, latency in protocols.items()
         if latency is not None
     ]

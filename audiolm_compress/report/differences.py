@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import ClipScore, Group, Measurements
+from audiolm_compress.measurement.clip_result import ClipResult, ClipScore, Group, Score
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
 from audiolm_compress.metrics.scores import SCORES
 
@@ -25,6 +27,22 @@ HOW_NOISE_IS_JUDGED = (
 Verdict = Literal["within noise", "perhaps better", "perhaps worse", "better", "worse"]
 
 
+class Scored(Protocol):
+    """Scored answers of one model: its measurements, or a file of answers."""
+
+    @property
+    def source(self) -> str:
+        """Whose answers they are."""
+
+    @property
+    def clips(self) -> Sequence[ClipResult]:
+        """Every answer with its scores."""
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Figures over all clips."""
+
+
 def verdict(score: str, found: PairedResult) -> Verdict:
     """What a difference says of the candidate.
 
@@ -39,11 +57,11 @@ def verdict(score: str, found: PairedResult) -> Verdict:
     return "worse" if found.p_value <= CERTAIN else "perhaps worse"
 
 
-def differences(baseline: Measurements, candidate: Measurements, *, seed: int = 0) -> dict[str, PairedResult]:
+def differences(baseline: Scored, candidate: Scored, *, seed: int = 0) -> dict[str, PairedResult]:
     """Paired comparison of each score that both models have, by its name in ``SCORES``.
 
     Args:
-        baseline: measurements of the first model.
+        baseline: scored answers of the first model.
         candidate: of the second.
         seed: of the bootstrap and of the randomisation test.
 
@@ -97,5 +115,5 @@ def _weights(scores: list[ClipScore | None]) -> list[float | None]:
     return [None if score is None else score.weight for score in scores]
 
 
-def _clip_scores(side: Measurements, name: str) -> list[ClipScore | None]:
+def _clip_scores(side: Scored, name: str) -> list[ClipScore | None]:
     return [clip.scores.get(name) for clip in side.clips]

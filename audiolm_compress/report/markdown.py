@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.recipe import Recipe
-from audiolm_compress.report import quality, rows
+from audiolm_compress.report import quality, rows, timing
 from audiolm_compress.report.step import Step
 from audiolm_compress.report.table import step_rows
 
@@ -29,7 +29,8 @@ def render(report: Report) -> str:
         "## Weights by part, MiB",
         table(("part", "baseline", "candidate", "ratio"), rows.part_rows(baseline, candidate)),
         "## Latency in ms, median (5 % to 95 %)",
-        table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
+        table(("protocol", "figure", "baseline", "candidate"), timing.latency_rows(baseline, candidate)),
+        *_throughput(report),
         "## How it was measured",
         bullets(
             [
@@ -97,6 +98,12 @@ def table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
 def bullets(lines: Iterable[str]) -> str:
     """A Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _throughput(report: Report) -> list[str]:
+    body = timing.throughput_rows(report.baseline, report.candidate)
+    header = ("figure", "baseline", "candidate")
+    return ["## Throughput", table(header, body)] if body else []
 
 
 def _groups(report: Report) -> Iterable[str]:

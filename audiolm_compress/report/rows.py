@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from audiolm_compress.measurement.measurements import Latency, Measurements
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report.differences import (
@@ -119,21 +119,6 @@ def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
     ]
 
 
-def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
-    """Both protocols: protocol, figure, before, after."""
-    protocols: list[tuple[str, Latency | None, Latency | None]] = [
-        ("real clips", baseline.clips_latency, candidate.clips_latency),
-        ("upstream", baseline.noise_latency, candidate.noise_latency),
-    ]
-    if baseline.transformers_latency is not None or candidate.transformers_latency is not None:
-        protocols.append(("transformers", baseline.transformers_latency, candidate.transformers_latency))
-    return [
-        (protocol, figure.upper(), spread(before, figure), spread(after, figure))
-        for protocol, before, after in protocols
-        for figure in ("ttft", "tpot")
-    ]
-
-
 def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:
     """What the runtime gave and what compression gave, from transformers' generate to the candidate."""
     start = baseline.transformers_latency
@@ -151,16 +136,6 @@ def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:
             f"of which the runtime {ratio(theirs, ours)} and compression {ratio(ours, after)}"
         )
     return lines
-
-
-def spread(latency: Latency | None, figure: str) -> str:
-    """Median and percentiles in ms."""
-    if latency is None:
-        return "not timed"
-    times = getattr(latency, figure)
-    if times is None:
-        return "no further token"
-    return f"{times.median * 1e3:.2f} ({times.p5 * 1e3:.2f} to {times.p95 * 1e3:.2f})"
 
 
 def step_row(step: Step, before: int) -> Row:

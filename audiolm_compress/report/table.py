@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from audiolm_compress.report import quality, rows
+from audiolm_compress.report import quality, rows, timing
 
 if TYPE_CHECKING:
     from audiolm_compress.report.report import Report
@@ -33,11 +33,16 @@ def render(report: Report) -> RenderableType:
     for row in rows.part_rows(baseline, candidate):
         parts.add_row(*row)
     latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "figure", "baseline", "candidate"))
-    for row in rows.latency_rows(baseline, candidate):
+    for row in timing.latency_rows(baseline, candidate):
         latency.add_row(*row)
     lines = rows.notes(baseline, candidate, report.differences, report.steps, report.notes)
     lines += rows.further_lines(report.further, candidate)
     shown: list[RenderableType] = [main, scores, parts, latency]
+    if figures := timing.throughput_rows(baseline, candidate):
+        throughput = table("Throughput", ("figure", "baseline", "candidate"))
+        for row in figures:
+            throughput.add_row(*row)
+        shown.append(throughput)
     if report.steps:
         shown.append(_steps(report))
     shown.append(Text("\n".join(f"- {line}" for line in lines)))

@@ -34,6 +34,7 @@ def test_written_out_settings_read_back_equal() -> None:
         {"decode": {"asr": {"beams": 2}}},
         {"decode": {"asr": {"num_beams": 0}}},
         {"latency": {"clips": 0}},
+        {"latency": {"batch_sizes": [4, 0]}},
         {"noise_protocol": {"iterations": 0}},
         {"batchsize": 4},
         {"runtime": {"engine": "llama.cpp"}},
