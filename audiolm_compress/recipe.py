@@ -148,13 +148,39 @@ class Goals(Settings):
     wer_increase: Limit = Field(None, description="word error rate: at most this much higher, or `noise`")
     cider_d_decrease: Limit = Field(None, description="CIDEr-D: at most this much lower, or `noise`")
     spider_decrease: Limit = Field(None, description="SPIDEr: at most this much lower, or `noise`")
+    spice_decrease: Limit = Field(None, description="SPICE: at most this much lower, or `noise`")
+    similarity_decrease: Limit = Field(
+        None, description="similarity of captions in meaning: at most this much lower, or `noise`"
+    )
+    fense_decrease: Limit = Field(None, description="FENSE: at most this much lower, or `noise`")
+    qa_exact_decrease: Limit = Field(
+        None, description="share of answers equal to a reference: at most this much lower, or `noise`"
+    )
+    qa_match_decrease: Limit = Field(
+        None,
+        description="the same without case, punctuation, articles: at most this much lower, or `noise`",
+    )
     aac_decrease: Limit = Field(
         None,
         description="SPIDEr, or CIDEr-D without SPICE: at most this much lower, or `noise`",
     )
 
 
-Objective = Literal["weights", "peak_memory", "ttft", "tpot", "wer", "aac", "cider_d", "spider"]
+Objective = Literal[
+    "weights",
+    "peak_memory",
+    "ttft",
+    "tpot",
+    "aac",
+    "wer",
+    "cider_d",
+    "spider",
+    "spice",
+    "similarity",
+    "fense",
+    "qa_exact",
+    "qa_match",
+]
 
 
 class SearchSettings(Settings):

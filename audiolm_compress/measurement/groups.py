@@ -5,7 +5,7 @@ One figure over all clips hides that a model has become worse on long clips alon
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -14,6 +14,8 @@ from audiolm_compress.metrics.bootstrap import interval
 from audiolm_compress.metrics.scores import SCORES
 
 _FEWEST = 2  # of one clip there is no interval
+_MOST = 50  # of one kind
+_WHY = f"as they hold fewer than {_FEWEST} clips or are not among the {_MOST} with the most"
 
 
 def figures(clips: Sequence[ClipResult], seed: int) -> dict[str, Score]:
@@ -48,28 +50,45 @@ def grouped(
         seed: of the bootstrap.
 
     Returns:
-        The groups, and notes on what is in none: groups of fewer than two clips are left out.
+        The groups, and notes on what is in none: groups of fewer than two clips and, of one kind, those
+        beyond the fifty with the most clips are left out.
     """
-    kinds = (
-        [Group("task", task, 0, {}) for task in dict.fromkeys(clip.task for clip in clips)],
-        [Group("source", source, 0, {}) for source in dict.fromkeys(clip.source for clip in clips)],
-        _lengths(edges),
-    )
+    lengths = _lengths(edges)
+    by_length = _parted(clips, lambda clip: next(length for length in lengths if length.holds(clip)))
+    by_length = {length.name: by_length[length.name] for length in lengths if length.name in by_length}
+    parts = {
+        "task": _parted(clips, lambda clip: Group("task", clip.task, 0, {})),
+        "source": _parted(clips, lambda clip: Group("source", clip.source, 0, {})),
+        "length": by_length,
+    }
     groups: list[Group] = []
     notes = []
-    for kind in kinds:
-        parted = [(group, [clip for clip in clips if group.holds(clip)]) for group in kind]
-        parted = [(group, members) for group, members in parted if members]
+    for by, parted in parts.items():
         if len(parted) < 2:
             continue
-        kept = [(group, members) for group, members in parted if len(members) >= _FEWEST]
-        groups += [replace(g, clips=len(members), scores=figures(members, seed)) for g, members in kept]
+        most = set(sorted(parted, key=lambda name: -len(parted[name][1]))[:_MOST])
+        kept = [
+            (group, members)
+            for name, (group, members) in parted.items()
+            if name in most and len(members) >= _FEWEST
+        ]
+        groups += [
+            replace(group, clips=len(members), scores=figures(members, seed)) for group, members in kept
+        ]
         if left_out := len(parted) - len(kept):
-            notes.append(
-                f"groups by {kind[0].by}: {left_out} of {len(parted)} left out for holding a single clip, "
-                "which has no interval"
-            )
+            notes.append(f"groups by {by}: {left_out} of {len(parted)} left out, {_WHY}")
     return tuple(groups), tuple(notes)
+
+
+def _parted(
+    clips: Sequence[ClipResult], group: Callable[[ClipResult], Group]
+) -> dict[str, tuple[Group, list[ClipResult]]]:
+    """Name of a group -> the group and its clips."""
+    parted: dict[str, tuple[Group, list[ClipResult]]] = {}
+    for clip in clips:
+        found = group(clip)
+        parted.setdefault(found.name, (found, []))[1].append(clip)
+    return parted
 
 
 def _lengths(edges: Sequence[float]) -> list[Group]:

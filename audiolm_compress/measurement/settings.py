@@ -96,7 +96,6 @@ class BenchmarkSettings(Settings):
         min_length=1,
         description="seconds, ascending, that part the clips into groups by length; scores are given of each",
     )
-
     sentence_model: ModelFolder | None = Field(
         None,
         description="folder of a sentence encoder (config.json, tokenizer, model.safetensors), such as "

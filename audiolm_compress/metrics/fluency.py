@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.metrics.similarity import ONLY_THIS_FOLDER
 
 PENALTY = 0.9  # share of the similarity that an error costs
 THRESHOLD = 0.9  # of the probability of an error
@@ -57,7 +58,7 @@ def error_probabilities(texts: Sequence[str], folder: Path) -> Tensor:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **ONLY_THIS_FOLDER)
         encoder, classifier = _load(folder)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"fluency_model: {folder} cannot be loaded ({error})") from error
@@ -79,7 +80,7 @@ def _load(folder: Path) -> tuple[nn.Module, nn.Linear]:
     from transformers import AutoConfig, AutoModel
 
     state = load_file(folder / "model.safetensors")
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, **ONLY_THIS_FOLDER)
     weight, bias = state.pop("clf.weight"), state.pop("clf.bias")
     if len(weight) != _ERROR + 1:
         raise ValueError(f"its classifier knows {len(weight)} classes; expected {_ERROR + 1}")

@@ -24,6 +24,7 @@ from audiolm_compress.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ONLY_THIS_FOLDER: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 _BATCH = 32
 _MODULES = {"Transformer", "Pooling", "Normalize"}  # of sentence-transformers, whose work is done here
 _LENGTH = 512  # tokens, where a folder names no limit
@@ -98,10 +99,10 @@ def _load(folder: Path) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
 
     with torch.random.fork_rng(devices=[]):  # a pooler that the folder lacks is drawn, and not used
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **ONLY_THIS_FOLDER)
             model, loading = AutoModel.from_pretrained(
                 folder,
-                local_files_only=True,
+                **ONLY_THIS_FOLDER,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,

@@ -18,7 +18,9 @@ _RATIOS = {
 }
 _BUDGETS = {"weights_gib": "weight_bytes", "peak_memory_gib": "peak_memory_bytes"}
 _GIB = 2**30
-_SCORES = {"wer_increase": "wer", "cider_d_decrease": "cider_d", "spider_decrease": "spider"}
+_SCORES = {
+    f"{name}_{'increase' if kind.lower_is_better else 'decrease'}": name for name, kind in SCORES.items()
+}
 
 
 @dataclass(frozen=True)

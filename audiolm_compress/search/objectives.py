@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.metrics.scores import SCORES, ScoreKind
 from audiolm_compress.report import Report
 
 
@@ -36,15 +37,17 @@ def captions(side: Measurements) -> float | None:
     return side.cider_d if side.spider is None else side.spider
 
 
+def _score(kind: ScoreKind) -> Objective:
+    return Objective(kind.title, not kind.lower_is_better, lambda side: side.score(kind.name), False)
+
+
 OBJECTIVES: dict[str, Objective] = {
     "weights": Objective("weights x", False, lambda side: side.weight_bytes, True),
     "peak_memory": Objective("peak memory x", False, lambda side: side.peak_memory_bytes, True),
     "ttft": Objective("TTFT x", False, lambda side: side.ttft_s, True),
     "tpot": Objective("TPOT x", False, lambda side: side.tpot_s, True),
-    "wer": Objective("WER", False, lambda side: side.wer, False),
     "aac": Objective("captions", True, captions, False),
-    "cider_d": Objective("CIDEr-D", True, lambda side: side.cider_d, False),
-    "spider": Objective("SPIDEr", True, lambda side: side.spider, False),
+    **{name: _score(kind) for name, kind in SCORES.items()},
 }
 
 

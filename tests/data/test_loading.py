@@ -46,6 +46,12 @@ def test_order_and_counts(tmp_path: Path) -> None:
     }
 
 
+def test_source_is_that_of_the_annotation(tmp_path: Path) -> None:
+    named = annotation(tmp_path, [1.0], ["asr"], "named.json", source="LibriSpeech")
+    nameless = annotation(tmp_path, [1.0], ["asr"], "nameless.json")
+    assert [example.source for example in load_examples([named, nameless]).examples] == ["LibriSpeech", ""]
+
+
 def test_bad_audio_stops_with_the_whole_list(tmp_path: Path) -> None:
     path = annotation(tmp_path, [1.0, 1.0, 1.0], ["asr"] * 3)
     (tmp_path / "ann.json.0.wav").unlink()

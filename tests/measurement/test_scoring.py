@@ -117,6 +117,18 @@ def test_groups_by_source_and_length_are_scored_as_if_alone() -> None:
     assert found.notes == ()
 
 
+def test_only_the_largest_of_many_groups_are_kept() -> None:
+    """Sixty sources: ten of three clips, fifty of two."""
+    clips = [
+        replace(clip(f"{source}-{index}", "asr", "a word", "a word"), source=str(source))
+        for source in range(60)
+        for index in range(3 if source >= 50 else 2)
+    ]
+    found = score(clips)
+    assert [group.name for group in found.groups] == [str(source) for source in (*range(40), *range(50, 60))]
+    assert found.notes[0].startswith("groups by source: 10 of 60 left out")
+
+
 def test_single_clips_and_clips_without_words_are_no_figures_of_their_own() -> None:
     clips = [
         replace(clip("a", "asr", "a word", "a word"), source="one"),
@@ -128,7 +140,8 @@ def test_single_clips_and_clips_without_words_are_no_figures_of_their_own() -> N
     found = score(clips)
     assert [(group.name, list(group.scores)) for group in found.groups] == [("one", ["wer"]), ("silence", [])]
     assert found.notes == (
-        "groups by source: 1 of 3 left out for holding a single clip, which has no interval",
+        "groups by source: 1 of 3 left out, as they hold fewer than 2 clips or are not among the 50 with the "
+        "most",
     )
     assert found.clips[3].scores["wer"].value is None
     assert np.isfinite(found.scores["wer"].high)

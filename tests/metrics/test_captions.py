@@ -114,6 +114,6 @@ def test_spider_is_the_mean_of_cider_d_and_spice(java: Path, tmp_path: Path) -> 
     candidates, references = ["a dog barks", "rain falls"], [["a dog barks"], ["heavy rain"]]
     cider, per_clip = cider_d(candidates, references)
     result = spider(candidates, references)
-    assert result.note == "" and result.spice == 0.5
+    assert result.note == "" and result.spice == 0.5 and result.spice_per_clip == (0.25, 0.75)
     assert result.spider == pytest.approx((cider + 0.5) / 2)
     assert result.per_clip == pytest.approx([(per_clip[0] + 0.25) / 2, (per_clip[1] + 0.75) / 2])

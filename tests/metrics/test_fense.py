@@ -141,6 +141,15 @@ def test_a_detector_is_no_sentence_encoder(detector: Path) -> None:
         sentence_similarity(CANDIDATES, REFERENCES, detector)
 
 
+def test_code_beside_a_model_is_not_run(encoder: Path) -> None:
+    config = json.loads((encoder / "config.json").read_text())
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (encoder / "config.json").write_text(json.dumps(config | own))
+    (encoder / "own.py").write_text("raise SystemExit('was run')")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        sentence_similarity(CANDIDATES, REFERENCES, encoder)
+
+
 def test_unusable_detectors_and_inputs_are_refused(encoder: Path) -> None:
     with pytest.raises(DataError, match=r"fluency_model: .*cannot be loaded .*clf.weight"):
         fluency_errors(["a dog"], encoder)
