@@ -1,0 +1,7 @@
+"""report.html: one self-contained page with plots, and with every clip to hear and to read."""
+
+from audiolm_compress.report.html.content import Content
+from audiolm_compress.report.html.page import render
+from audiolm_compress.report.html.settings import PageSettings
+
+__all__ = ["Content", "PageSettings", "render"]

@@ -1,0 +1,59 @@
+"""Figures, changes and verdicts in the words of the page."""
+
+from __future__ import annotations
+
+from audiolm_compress.metrics.bootstrap import PairedResult
+from audiolm_compress.metrics.scores import SCORES
+from audiolm_compress.report.html.markup import Markup, element
+
+_EVEN = 0.005  # a change of less than half a per cent is called none
+
+
+def chip(words: str, class_: str) -> Markup:
+    """A short verdict; ``class_``: ``better``, ``worse``, ``even``, ``met``, ``missed`` or ``plain``."""
+    return element("span", words, class_=f"chip {class_}")
+
+
+def change(before: float | None, after: float | None) -> Markup | None:
+    """By how much a cost (bytes, seconds) fell or rose; None if one of the two is missing."""
+    if not before or after is None:
+        return None
+    share = after / before - 1
+    if abs(share) < _EVEN:
+        return chip("unchanged", "even")
+    words = f"{abs(share):.0%} {'less' if share < 0 else 'more'}"
+    return chip(words, "better" if share < 0 else "worse")
+
+
+def verdict(score: str, found: PairedResult) -> Markup:
+    """Better, worse or within noise."""
+    if found.within_noise:
+        return chip("within noise", "even")
+    better = (found.difference < 0) == SCORES[score].lower_is_better
+    return chip("better", "better") if better else chip("worse", "worse")
+
+
+def quiet(words: str) -> Markup:
+    """Set smaller and paler."""
+    return element("span", words, class_="quiet")
+
+
+def plain_name(name: str) -> str:
+    """An identifier as words."""
+    return name.replace("_", " ")
+
+
+def signed(value: float) -> str:
+    """A difference, with a true minus sign."""
+    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+
+
+def times(before: float | None, after: float | None) -> str:
+    """``after / before``; "" where one of them is missing."""
+    return f"{after / before:.3f}\N{MULTIPLICATION SIGN}" if before and after is not None else ""
+
+
+def size(count: float) -> tuple[str, str]:
+    """Bytes as a figure of four digits and its unit."""
+    mib = count / 2**20
+    return (f"{mib / 2**10:.4g}", "GiB") if mib >= 2**10 else (f"{mib:.4g}", "MiB")
