@@ -25,7 +25,8 @@ from result_file import write_result
 from audiolm_compress.cli.progress import shown_progress
 from audiolm_compress.data.loading import load_examples
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.measurement.quality import answer_clips, score
+from audiolm_compress.measurement.quality import answer_clips
+from audiolm_compress.measurement.scoring import score
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.pipeline import apply_passes
 from audiolm_compress.recipe import Recipe, load_recipe
@@ -38,13 +39,13 @@ RESULT = HERE / "results" / "recovery_tiny.json"
 
 
 @torch.inference_mode()
-def quality(model: Salmonn, recipe: Recipe, progress: Progress, name: str) -> dict[str, float | None]:
+def quality(model: Salmonn, recipe: Recipe, progress: Progress, name: str) -> dict[str, float]:
     clips = clip_source(recipe.data)
     examples = load_examples(clips.test, prefix=clips.prefix, channel=clips.channel).examples
     progress.start(f"{name}: answering", len(examples))
     answers = answer_clips(model, examples, recipe.benchmark, progress.advance, seed=recipe.seed)
     scores = score(list(answers.values()), recipe.seed)
-    return {"wer": scores.wer, "cider_d": scores.cider_d}
+    return {name: scores.scores[name].value for name in ("wer", "cider_d")}
 
 
 def made(recipe: Recipe, progress: Progress, name: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Example:
         references: all reference texts; the first is ``text``.
         question: fills ``{}`` of a question-answering prompt; empty elsewhere.
         path: the audio file, for reports.
+        source: name of the data set that the clip comes from, for reports; empty if the annotation has none.
     """
 
     id: str
@@ -31,3 +32,4 @@ class Example:
     references: tuple[str, ...] = ()
     question: str = ""
     path: Path | None = None
+    source: str = ""

@@ -124,6 +124,7 @@ def _example(entry: Entry, audio: Audio) -> Example:
         references=entry.texts,
         question=entry.Q,
         path=entry.file,
+        source=str(entry.extras.get("source", "")),
     )
 
 

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from audiolm_compress.measurement.measurements import ClipResult, Measurements
+from audiolm_compress.measurement.measurements import ClipResult, Edits, Measurements
+from audiolm_compress.metrics.scores import SCORES
 
-_SCORES = (
-    "testset_id",
-    "task",
-    "text",
-    "reference",
-    "errors",
-    "words",
-    "wer",
-    "cider_d",
-    "spider",
-    "seconds",
-    "path",
-)
+_EDITS = tuple(field.name for field in fields(Edits))
+_HEADER = ("testset_id", "task", "source", "text", "reference", *_EDITS, *SCORES, "seconds", "path")
 
 
 def write_clip_csv(folder: str | Path, side: str, measurements: Measurements) -> list[Path]:
@@ -43,22 +34,19 @@ def write_clip_csv(folder: str | Path, side: str, measurements: Measurements) ->
         texts = [(clip.testset_id, clip.text) for clip in measurements.clips if clip.kind == kind]
         files.append(_write(folder / f"{side}_{kind}.csv", ("testset_id", "text"), texts))
     rows = map(_row, measurements.clips)
-    files.append(_write(folder / f"{side}_scores.csv", _SCORES, rows))
+    files.append(_write(folder / f"{side}_scores.csv", _HEADER, rows))
     return files
 
 
 def _row(clip: ClipResult) -> Sequence[Any]:
-    rate = clip.errors / clip.words if clip.errors is not None and clip.words else None
     return (
         clip.testset_id,
         clip.task,
+        clip.source,
         clip.text,
         " | ".join(clip.references),
-        clip.errors,
-        clip.words,
-        rate,
-        clip.cider_d,
-        clip.spider,
+        *(getattr(clip.edits, name, None) for name in _EDITS),
+        *(clip.scores[name].value if name in clip.scores else None for name in SCORES),
         clip.seconds,
         clip.path,
     )

@@ -8,7 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from audiolm_compress.data.tasks import TaskKind, task_kind
+from audiolm_compress.measurement.clip_result import (
+    ClipResult,
+    ClipScore,
+    Group,
+    Score,
+    read_edits,
+    read_scores,
+)
+from audiolm_compress.metrics.wer import Edits
+
+__all__ = [
+    "ClipResult",
+    "ClipScore",
+    "Edits",
+    "Group",
+    "Latency",
+    "Measurements",
+    "Memory",
+    "Score",
+    "Spread",
+]
 
 
 @dataclass(frozen=True)
@@ -64,45 +84,6 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class ClipResult:
-    """What the model said about one clip, and what that is worth.
-
-    Attributes:
-        testset_id: id of the annotation, else its path.
-        task: task name of the annotation.
-        text: the answer.
-        references: the texts that count as right.
-        path: the audio file.
-        seconds: length of the audio as used.
-        errors: word errors (recognition only).
-        words: words of the reference (recognition only).
-        cider_d: score within this test set (captions only).
-        spider: score within this test set (captions only, where SPICE is installed).
-    """
-
-    testset_id: str
-    task: str
-    text: str
-    references: tuple[str, ...]
-    path: str
-    seconds: float
-    errors: int | None = None
-    words: int | None = None
-    cider_d: float | None = None
-    spider: float | None = None
-
-    @property
-    def kind(self) -> TaskKind:
-        """How the clip is scored."""
-        return task_kind(self.task)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> ClipResult:
-        """Read the JSON form, that of ``asdict``."""
-        return cls(**{**content, "references": tuple(content["references"])})
-
-
-@dataclass(frozen=True)
 class Measurements:
     """One model, measured in a process of its own.
 
@@ -113,11 +94,10 @@ class Measurements:
         memory: peak memory.
         clips_latency: on real clips.
         noise_latency: in the upstream protocol.
-        wer: corpus-level word error rate of the recognition clips, None without such clips.
-        cider_d: mean CIDEr-D of the caption clips, None with fewer than two.
-        spider: mean SPIDEr, None without SPICE.
-        spider_note: why there is no SPIDEr, else "".
-        intervals: 95 % bootstrap interval [low, high] of ``wer`` and ``cider_d``.
+        scores: figures over all clips that have them, by the names of ``metrics.scores.SCORES``.
+        unscored: why a score is missing that the clips could have, such as that SPICE is not installed.
+        edits: of all recognition clips; None without such clips.
+        groups: the same figures by task, source and length.
         counts: clips in all and per task, padded, truncated, skipped, not scored.
         skipped: (file, reason) of bad audio that was left out.
         decode: the decode settings used, by task.
@@ -135,11 +115,10 @@ class Measurements:
     memory: Memory
     clips_latency: Latency
     noise_latency: Latency
-    wer: float | None
-    cider_d: float | None
-    spider: float | None
-    spider_note: str
-    intervals: Mapping[str, tuple[float, float]]
+    scores: Mapping[str, Score]
+    unscored: Mapping[str, str]
+    edits: Edits | None
+    groups: tuple[Group, ...]
     counts: Mapping[str, int]
     skipped: tuple[tuple[str, str], ...]
     decode: Mapping[str, Mapping[str, Any]]
@@ -163,6 +142,26 @@ class Measurements:
     def tpot_s(self) -> float | None:
         """Median time per further token on real clips, in seconds."""
         return None if self.clips_latency.tpot is None else self.clips_latency.tpot.median
+
+    def score(self, name: str) -> float | None:
+        """A figure by its name in ``metrics.scores.SCORES``; None if the clips have no such score."""
+        found = self.scores.get(name)
+        return None if found is None else found.value
+
+    @property
+    def wer(self) -> float | None:
+        """Corpus-level word error rate of the recognition clips."""
+        return self.score("wer")
+
+    @property
+    def cider_d(self) -> float | None:
+        """Mean CIDEr-D of the caption clips."""
+        return self.score("cider_d")
+
+    @property
+    def spider(self) -> float | None:
+        """Mean SPIDEr of the caption clips, where SPICE is installed."""
+        return self.score("spider")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; the main figures stand first, under the names that a report uses."""
@@ -190,7 +189,9 @@ class Measurements:
                 "memory": Memory(**values["memory"]),
                 "clips_latency": _latency(values["clips_latency"]),
                 "noise_latency": _latency(values["noise_latency"]),
-                "intervals": {name: (low, high) for name, (low, high) in values["intervals"].items()},
+                "scores": read_scores(values["scores"]),
+                "edits": read_edits(values["edits"]),
+                "groups": tuple(Group.from_dict(group) for group in values["groups"]),
                 "skipped": tuple((path, reason) for path, reason in values["skipped"]),
                 "clips": tuple(ClipResult.from_dict(clip) for clip in values["clips"]),
                 "notes": tuple(values["notes"]),

@@ -26,8 +26,8 @@ import audiolm_compress
 from audiolm_compress import errors
 from audiolm_compress.errors import AudioLMError, DataError
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
-from audiolm_compress.measurement.quality import score
 from audiolm_compress.measurement.request import Request
+from audiolm_compress.measurement.scoring import score
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.passes.base import Progress, Silent
 from audiolm_compress.salmonn.asking import Asking
@@ -94,10 +94,10 @@ def measure(
         number = next(_numbers)  # the same in all processes, as all measure the same models
         turn = _in_turn if state.is_main_process else _after_main
         found = together(lambda: turn(request, name, progress, number))
-    return on_main(lambda: _scored(found, seed))
+    return on_main(lambda: _scored(found, settings, seed))
 
 
-def _scored(found: Sequence[dict[str, Any]], seed: int) -> Measurements:
+def _scored(found: Sequence[dict[str, Any]], settings: BenchmarkSettings, seed: int) -> Measurements:
     """What all processes found, the main one's first, as one."""
     measured = Measurements.from_dict(found[0]["measurements"])
     answers = {
@@ -115,15 +115,14 @@ def _scored(found: Sequence[dict[str, Any]], seed: int) -> Measurements:
     if len(found) > 1:
         shared = f"{len(found)} processes shared the answers"
         notes += (f"{shared}; peak memory is of the first, which gave {own} of {len(answers)}",)
-    scores = score([answers[place] for place in sorted(answers)], seed)
+    scores = score([answers[place] for place in sorted(answers)], seed, settings)
     return replace(
         measured,
         clips=scores.clips,
-        wer=scores.wer,
-        cider_d=scores.cider_d,
-        spider=scores.spider,
-        spider_note=scores.spider_note,
-        intervals=scores.intervals,
+        scores=scores.scores,
+        unscored=scores.unscored,
+        edits=scores.edits,
+        groups=scores.groups,
         counts={**measured.counts, "not_scored": scores.not_scored},
         notes=(*notes, *scores.notes),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from copy import copy
+from itertools import pairwise
 from typing import Any, Literal, Optional
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from audiolm_compress.data.tasks import task_kind
@@ -64,6 +65,18 @@ class BenchmarkSettings(Settings):
     max_clips: int | None = Field(
         None, ge=1, description="at most this many test clips, tasks in turn; unset: all"
     )
+    length_edges: tuple[float, ...] = Field(
+        (5.0, 10.0, 20.0, 30.0),
+        min_length=1,
+        description="seconds, ascending, that part the clips into groups by length; scores are given of each",
+    )
+
+    @field_validator("length_edges")
+    @classmethod
+    def _ascending(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if any(high <= low for low, high in pairwise((0.0, *edges))):
+            raise ValueError(f"length_edges are lengths above 0 in ascending order; found {list(edges)}")
+        return edges
 
     def decode_changes(self, task: str) -> dict[str, Any]:
         """What to change of the decode settings for a task; its own name goes before its kind."""

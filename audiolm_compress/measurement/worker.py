@@ -70,7 +70,7 @@ class Reporter:
 
 
 def measure_here(request: Request, progress: Reporter) -> Measurements:
-    """Measure in this process, which should be fresh. Scores are left out: ``quality.score`` adds them.
+    """Measure in this process, which should be fresh. Scores are left out: ``scoring.score`` adds them.
 
     The latency comes before the quality, so that every model meets it in the same state.
     """
@@ -115,11 +115,10 @@ def measure_share(request: Request, progress: Reporter) -> tuple[Measurements, d
         memory=memory,
         clips_latency=on_clips,
         noise_latency=on_noise,
-        wer=None,
-        cider_d=None,
-        spider=None,
-        spider_note="not scored yet",
-        intervals={},
+        scores={},
+        unscored={},
+        edits=None,
+        groups=(),
         counts=loaded.counts(),
         skipped=tuple(loaded.bad),
         decode=used_decode(model, examples, settings),

@@ -11,14 +11,12 @@ set; drawing clips anew would otherwise also change what a word is worth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.metrics.wer import ClipErrors
 
 LEVEL = 0.95
 RESAMPLES = 10_000
@@ -97,30 +95,6 @@ def paired_bootstrap(
         difference_interval=difference,
         within_noise=difference.low <= 0.0 <= difference.high,
         clips=len(amounts),
-        resamples=resamples,
-        seed=seed,
-    )
-
-
-def paired_wer(
-    baseline: Sequence[ClipErrors],
-    candidate: Sequence[ClipErrors],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> PairedResult:
-    """``paired_bootstrap`` of corpus-level WER from ``WerResult.per_clip`` of both models.
-
-    Raises:
-        DataError: the references of the two differ.
-    """
-    words = [clip.words for clip in baseline]
-    if words != [clip.words for clip in candidate]:
-        raise DataError("paired_wer: the two models were not scored against the same references")
-    return paired_bootstrap(
-        [clip.errors for clip in baseline],
-        [clip.errors for clip in candidate],
-        words,
         resamples=resamples,
         seed=seed,
     )

@@ -23,12 +23,14 @@ class SpiderResult:
         spider: mean of CIDEr-D (0 to 10) and SPICE (0 to 1), or None.
         spice: mean SPICE, or None.
         per_clip: SPIDEr of each clip; empty without SPICE.
+        spice_per_clip: SPICE of each clip; empty without.
         note: "" or what is missing.
     """
 
     spider: float | None
     spice: float | None
     per_clip: tuple[float, ...]
+    spice_per_clip: tuple[float, ...]
     note: str
 
 
@@ -74,7 +76,7 @@ def spider(
     texts, text_references = prepare_captions(candidates, references, normalise=normalise)
     missing = spice_missing()
     if missing:
-        return SpiderResult(None, None, (), missing)
+        return SpiderResult(None, None, (), (), missing)
     from aac_metrics.functional.spice import spice as compute
 
     cider, cider_per_clip = cider_d(candidates, references, normalise=normalise)
@@ -85,5 +87,6 @@ def spider(
         spider=(cider + spice) / 2,
         spice=spice,
         per_clip=tuple((c + s) / 2 for c, s in zip(cider_per_clip, spice_per_clip, strict=True)),
+        spice_per_clip=tuple(spice_per_clip),
         note="",
     )

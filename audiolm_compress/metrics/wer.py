@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 
 from audiolm_compress.errors import DataError
 from audiolm_compress.metrics.normalise import whisper_english, words_13a
 
 
 @dataclass(frozen=True)
-class ClipErrors:
-    """Substitutions, deletions and insertions of one clip (``errors``) and the ``words`` of its reference."""
+class Edits:
+    """What turns a reference into what was recognised, counted in words.
 
-    errors: int
+    Attributes:
+        substitutions: wrong words.
+        deletions: missing words.
+        insertions: superfluous words.
+        words: words of the reference.
+    """
+
+    substitutions: int
+    deletions: int
+    insertions: int
     words: int
+
+    @property
+    def errors(self) -> int:
+        """All edits."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @classmethod
+    def total(cls, edits: Iterable[Edits]) -> Edits:
+        """Summed over clips."""
+        counted = list(edits)
+        return cls(*(sum(getattr(clip, field.name) for clip in counted) for field in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -23,19 +43,13 @@ class WerResult:
 
     Attributes:
         wer: 0 is perfect; above 1 is possible, as insertions count.
-        substitutions: wrong words.
-        deletions: missing words.
-        insertions: superfluous words.
-        words: words of all references.
-        per_clip: the same per clip, in the order given.
+        edits: of all clips.
+        per_clip: of each clip, in the order given.
     """
 
     wer: float
-    substitutions: int
-    deletions: int
-    insertions: int
-    words: int
-    per_clip: tuple[ClipErrors, ...]
+    edits: Edits
+    per_clip: tuple[Edits, ...]
 
 
 def comparable_words(text: str) -> list[str]:
@@ -61,19 +75,9 @@ def wer(hypotheses: Sequence[str], references: Sequence[str]) -> WerResult:
     words = sum(len(reference) for reference in references_words)
     if words == 0:
         raise DataError(f"wer: no words in {len(references)} references, so no rate can be given")
-    counts = []
+    per_clip = []
     for hypothesis, reference in zip(hypotheses, references_words, strict=True):
         output = jiwer.process_words(" ".join(reference), " ".join(comparable_words(hypothesis)))
-        counts.append((output.substitutions, output.deletions, output.insertions))
-    substitutions, deletions, insertions = (sum(column) for column in zip(*counts, strict=True))
-    return WerResult(
-        wer=(substitutions + deletions + insertions) / words,
-        substitutions=substitutions,
-        deletions=deletions,
-        insertions=insertions,
-        words=words,
-        per_clip=tuple(
-            ClipErrors(errors=sum(count), words=len(reference))
-            for count, reference in zip(counts, references_words, strict=True)
-        ),
-    )
+        per_clip.append(Edits(output.substitutions, output.deletions, output.insertions, len(reference)))
+    edits = Edits.total(per_clip)
+    return WerResult(wer=edits.errors / words, edits=edits, per_clip=tuple(per_clip))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap, paired_wer
-from audiolm_compress.metrics.wer import ClipErrors
+from audiolm_compress.measurement.measurements import ClipScore, Measurements
+from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
+from audiolm_compress.metrics.scores import SCORES
 
 HOW_NOISE_IS_JUDGED = (
     "within noise: 0 lies in the 95 % interval of the difference, by paired bootstrap over the test clips "
@@ -14,30 +14,31 @@ HOW_NOISE_IS_JUDGED = (
 
 
 def differences(baseline: Measurements, candidate: Measurements) -> dict[str, PairedResult]:
-    """Paired comparison of each score that both models have: ``wer``, ``cider_d``, ``spider``.
+    """Paired comparison of each score that both models have, by its name in ``SCORES``.
 
     Raises:
-        DataError: the two were not measured on the same clips.
+        DataError: the two were not measured on the same clips, or not scored against the same references.
     """
     if [clip.testset_id for clip in baseline.clips] != [clip.testset_id for clip in candidate.clips]:
         raise DataError(f"{baseline.source} and {candidate.source} were not measured on the same clips")
     found = {}
-    if baseline.wer is not None and candidate.wer is not None:
-        found["wer"] = paired_wer(_word_errors(baseline), _word_errors(candidate))
-    for score in ("cider_d", "spider"):
-        if getattr(baseline, score) is not None and getattr(candidate, score) is not None:
-            found[score] = paired_bootstrap(_scores(baseline, score), _scores(candidate, score))
+    for name, kind in SCORES.items():
+        if name not in baseline.scores or name not in candidate.scores:
+            continue
+        before, after = _clip_scores(baseline, name), _clip_scores(candidate, name)
+        weights = {clip: score.weight for clip, score in before.items()}
+        if weights != {clip: score.weight for clip, score in after.items()}:
+            raise DataError(
+                f"{kind.title} of {baseline.source} and {candidate.source} was not scored against the same "
+                "references; measure both anew with the same data"
+            )
+        found[name] = paired_bootstrap(
+            [score.amount for score in before.values()],
+            [score.amount for score in after.values()],
+            list(weights.values()),
+        )
     return found
 
 
-def _word_errors(side: Measurements) -> list[ClipErrors]:
-    return [
-        ClipErrors(clip.errors, clip.words)
-        for clip in side.clips
-        if clip.errors is not None and clip.words is not None
-    ]
-
-
-def _scores(side: Measurements, score: str) -> list[float]:
-    values: list[float | None] = [getattr(clip, score) for clip in side.clips]
-    return [value for value in values if value is not None]
+def _clip_scores(side: Measurements, name: str) -> dict[str, ClipScore]:
+    return {clip.testset_id: clip.scores[name] for clip in side.clips if name in clip.scores}

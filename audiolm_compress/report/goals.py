@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
+from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.recipe import Goals
 
 _RATIOS = {
@@ -17,8 +18,7 @@ _RATIOS = {
 }
 _BUDGETS = {"weights_gib": "weight_bytes", "peak_memory_gib": "peak_memory_bytes"}
 _GIB = 2**30
-# Score, and the sign that makes a worse candidate positive.
-_SCORES = {"wer_increase": ("wer", 1), "cider_d_decrease": ("cider_d", -1), "spider_decrease": ("spider", -1)}
+_SCORES = {"wer_increase": "wer", "cider_d_decrease": "cider_d", "spider_decrease": "spider"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def judge(
         elif name == "aac_decrease":
             judged.append(_judge_captions(limit, differences))
         else:
-            score, sign = _SCORES[name]
-            judged.append(_judge_score(name, limit, differences.get(score), sign))
+            judged.append(_judge_score(name, limit, differences, _SCORES[name]))
     return judged
 
 
@@ -75,15 +74,18 @@ def _judge_ratio(name: str, limit: float, baseline: Measurements, candidate: Mea
 
 def _judge_captions(limit: float | str, differences: Mapping[str, PairedResult]) -> Goal:
     """By the task's own metric if both models have it, else by the half of it that needs no SPICE."""
-    score, title = ("spider", "SPIDEr") if "spider" in differences else ("cider_d", "CIDEr-D")
-    found = _judge_score("aac_decrease", limit, differences.get(score), -1)
-    return found if found.reached is None else replace(found, note=f"{title}; {found.note}".rstrip("; "))
+    score = "spider" if "spider" in differences else "cider_d"
+    found = _judge_score("aac_decrease", limit, differences, score)
+    if found.reached is None:
+        return found
+    return replace(found, note=f"{SCORES[score].title}; {found.note}".rstrip("; "))
 
 
-def _judge_score(name: str, limit: float | str, found: PairedResult | None, sign: int) -> Goal:
+def _judge_score(name: str, limit: float | str, differences: Mapping[str, PairedResult], score: str) -> Goal:
+    found = differences.get(score)
     if found is None:
         return Goal(name, limit, None, False, "not measured on both models")
-    worse = sign * found.difference
+    worse = found.difference if SCORES[score].lower_is_better else -found.difference
     interval = found.difference_interval
     if isinstance(limit, str):
         note = f"95 % interval {interval.low:+.4f} to {interval.high:+.4f}, {found.clips} clips"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import Interval, PairedResult
 from audiolm_compress.recipe import Goals
@@ -17,6 +18,9 @@ from audiolm_compress.report.step import Step
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+
+SCHEMA = 2  # of report.json; 1 had fixed scores without intervals, and no number
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Report:
     def to_json(self) -> str:
         """The whole report; :meth:`from_json` reads it back equal."""
         content = {
+            "schema": SCHEMA,
             "baseline": self.baseline.to_dict(),
             "candidate": self.candidate.to_dict(),
             "steps": [asdict(step) for step in self.steps],
@@ -94,8 +99,12 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Read what :meth:`to_json` wrote."""
-        content = json.loads(text)
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: it is no report, or one in the form of another version.
+        """
+        content = _content(text)
         return cls(
             baseline=Measurements.from_dict(content["baseline"]),
             candidate=Measurements.from_dict(content["candidate"]),
@@ -127,6 +136,22 @@ class Report:
         from audiolm_compress.report.markdown import render
 
         return render(self)
+
+
+def _content(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"report: expected the JSON of a report, found no JSON ({error})") from error
+    if not isinstance(content, dict) or "baseline" not in content:
+        raise DataError("report: expected the JSON of a report, with a baseline and a candidate")
+    found = content.get("schema", 1)
+    if found != SCHEMA:
+        raise DataError(
+            f"report: this version reads schema {SCHEMA}, found schema {found}; run the recipe again, or "
+            "read it with the version that wrote it (environment.audiolm_compress)"
+        )
+    return content
 
 
 def _paired(content: Mapping[str, Any]) -> PairedResult:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from audiolm_compress.measurement.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
+from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, differences
 from audiolm_compress.report.goals import Goal
 from audiolm_compress.report.step import Step
@@ -14,7 +15,7 @@ Row = tuple[str, ...]
 
 # Headers and cells are broken by hand, so that the table fits a terminal of 80 columns.
 HEADER: Row = ("", "weights\nMiB", "peak mem.\nMiB", "TTFT\nms", "TPOT\nms", "WER", "CIDEr-D", "SPIDEr")
-SCORES = {"wer": "WER", "cider_d": "CIDEr-D", "spider": "SPIDEr"}
+MAIN_SCORES = ("wer", "cider_d", "spider")
 NO_SPICE = "SPICE not\ninstalled"
 MISSED: Row = ("goal", "asked for", "reached", "missed by", "")
 _MIB = 2**20
@@ -28,9 +29,7 @@ def main_row(name: str, side: Measurements) -> Row:
         mib(side.peak_memory_bytes),
         milliseconds(side.ttft_s),
         milliseconds(side.tpot_s),
-        score(side.wer),
-        score(side.cider_d),
-        spider(side),
+        *(score(side, name) for name in MAIN_SCORES),
     )
 
 
@@ -42,14 +41,14 @@ def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[s
         ratio(baseline.peak_memory_bytes, candidate.peak_memory_bytes),
         ratio(baseline.ttft_s, candidate.ttft_s),
         ratio(baseline.tpot_s, candidate.tpot_s),
-        *(f"{found[name].difference:+.4f}" if name in found else "" for name in SCORES),
+        *(f"{found[name].difference:+.4f}" if name in found else "" for name in MAIN_SCORES),
     )
 
 
 def noise_row(found: Mapping[str, PairedResult]) -> Row:
     """Whether each score's difference is more than chance."""
     verdicts = {name: "within" if result.within_noise else "beyond" for name, result in found.items()}
-    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in SCORES))
+    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in MAIN_SCORES))
 
 
 def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
@@ -59,7 +58,7 @@ def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
         low, high = result.difference_interval.low, result.difference_interval.high
         verdict = "within noise" if result.within_noise else "beyond noise"
         lines.append(
-            f"{SCORES[name]} {result.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
+            f"{SCORES[name].title} {result.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
             f"{result.clips} clips: {verdict}"
         )
     return lines
@@ -193,8 +192,7 @@ def notes(
     lines.append(f"latency in the upstream protocol: {baseline.noise_latency.protocol}")
     lines += runtime_lines(baseline, candidate)
     lines.append(f"peak memory: {candidate.memory.method}")
-    if candidate.spider is None and candidate.cider_d is not None:
-        lines.append(f"SPIDEr: {candidate.spider_note}")
+    lines += unscored_lines(candidate)
     for name, side in sides.items():
         if kernels := side.environment.get("kernels"):
             listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
@@ -220,16 +218,20 @@ def milliseconds(seconds: float | None) -> str:
     return "n/a" if seconds is None else f"{seconds * 1e3:.2f}"
 
 
-def score(value: float | None) -> str:
-    """A score, or that there is none."""
-    return "n/a" if value is None else f"{value:.4f}"
+def score(side: Measurements, name: str) -> str:
+    """A score, or that there is none; CIDEr-D is never shown in the place of SPIDEr."""
+    value = side.score(name)
+    if value is None:
+        return NO_SPICE if side.unscored.get(name, "").startswith("SPICE") else "n/a"
+    return f"{value:.4f}"
 
 
-def spider(side: Measurements) -> str:
-    """SPIDEr, or why there is none; CIDEr-D is never shown in its place."""
-    if side.spider is None and side.cider_d is not None:
-        return NO_SPICE
-    return score(side.spider)
+def unscored_lines(side: Measurements) -> list[str]:
+    """Why scores are missing; those that miss the same thing share a line."""
+    missing: dict[str, list[str]] = {}
+    for name, reason in side.unscored.items():
+        missing.setdefault(reason, []).append(SCORES[name].title)
+    return [f"{', '.join(titles)}: {reason}" for reason, titles in missing.items()]
 
 
 def ratio(before: float | None, after: float | None) -> str:

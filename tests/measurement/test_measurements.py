@@ -1,4 +1,4 @@
-"""The form of measurements: JSON round trip, CSV files, scores from answers."""
+"""The form of measurements: JSON round trip and CSV files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from pathlib import Path
 import pytest
 
 from audiolm_compress.measurement.csv_files import write_clip_csv
-from audiolm_compress.measurement.measurements import ClipResult, Latency, Measurements, Memory, Spread
-from audiolm_compress.measurement.quality import score
-from audiolm_compress.metrics.cider import cider_d
-from audiolm_compress.metrics.wer import wer
+from audiolm_compress.measurement.measurements import (
+    ClipResult,
+    Edits,
+    Group,
+    Latency,
+    Measurements,
+    Memory,
+    Score,
+    Spread,
+)
+from audiolm_compress.measurement.scoring import score
 
 
 def clip(identity: str, task: str, text: str, *references: str) -> ClipResult:
@@ -38,11 +45,10 @@ def measurements(clips: tuple[ClipResult, ...] = CLIPS) -> Measurements:
         memory=Memory(100, None, None, "counted"),
         clips_latency=Latency("clips", spread, None, 1.0),
         noise_latency=Latency("noise", spread, spread, 2.0),
-        wer=0.5,
-        cider_d=None,
-        spider=None,
-        spider_note="SPICE not installed",
-        intervals={"wer": (0.25, 0.75)},
+        scores={"wer": Score(0.5, 0.25, 0.75, 2)},
+        unscored={"spider": "SPICE not installed"},
+        edits=Edits(1, 2, 0, 6),
+        groups=(Group("length", "up to 5 s", 2, {"wer": Score(0.5, 0.25, 0.75, 2)}, seconds=(0.0, None)),),
         counts={"clips": len(clips)},
         skipped=(("x.wav", "missing"),),
         decode={"asr": {"num_beams": 1}},
@@ -60,44 +66,14 @@ def test_spread() -> None:
 
 
 def test_json_round_trip_and_names_of_the_report() -> None:
-    before = measurements()
+    before = measurements(score(CLIPS).clips)
     content = json.loads(json.dumps(before.to_dict()))
     assert Measurements.from_dict(content) == before
     assert content["weight_bytes"] == 30 and content["peak_memory_bytes"] == 100
     assert content["ttft_s"] == pytest.approx(0.2) and content["tpot_s"] is None
-    assert content["spider"] is None and content["spider_note"] == "SPICE not installed"
-
-
-def test_scores_by_kind_of_task() -> None:
-    scores = score(CLIPS)
-    recognition = wer(["the cat sat", "a dog"], ["The cat sat.", "the dog barks"])
-    captions, per_clip = cider_d(
-        ["rain falls", "a bell rings"], [["rain is falling", "Rain falls."], ["a bell rings twice"]]
-    )
-    assert scores.wer == recognition.wer == pytest.approx(2 / 6)
-    assert scores.cider_d == captions > 0
-    assert [(found.errors, found.words) for found in scores.clips] == [
-        (0, 3),
-        (None, None),
-        (2, 3),
-        (None, None),
-        (None, None),
-    ]
-    assert [found.cider_d for found in scores.clips] == [None, per_clip[0], None, None, per_clip[1]]
-    assert scores.not_scored == 1 and scores.notes == ()
-    assert scores.intervals["wer"][0] <= scores.wer <= scores.intervals["wer"][1]
-    assert [found.text for found in scores.clips] == [given.text for given in CLIPS]
-
-
-def test_one_caption_clip_is_not_scored_but_said() -> None:
-    scores = score(CLIPS[:2])
-    assert scores.cider_d is None and scores.not_scored == 1
-    assert "at least two caption clips" in scores.notes[0]
-
-
-def test_test_set_without_captions_or_without_speech() -> None:
-    assert score([CLIPS[0]]).spider_note == "no caption clips"
-    assert score([CLIPS[1], CLIPS[4]]).wer is None
+    assert content["scores"] == {"wer": {"value": 0.5, "low": 0.25, "high": 0.75, "clips": 2}}
+    assert (before.wer, before.cider_d, before.spider) == (0.5, None, None)
+    assert content["unscored"] == {"spider": "SPICE not installed"}
 
 
 def test_csv_files(tmp_path: Path) -> None:
@@ -118,4 +94,6 @@ def test_csv_files(tmp_path: Path) -> None:
         scores = {row["testset_id"]: row for row in csv.DictReader(file)}
     assert scores["b"]["reference"] == "rain is falling | Rain falls."
     assert float(scores["c"]["wer"]) == pytest.approx(2 / 3) and scores["c"]["cider_d"] == ""
-    assert scores["d"]["errors"] == "" and float(scores["e"]["cider_d"]) > 0
+    edits = ("substitutions", "deletions", "insertions", "words")
+    assert [scores["c"][name] for name in edits] == ["1", "1", "0", "3"]
+    assert scores["d"]["words"] == "" and float(scores["e"]["cider_d"]) > 0

@@ -10,7 +10,7 @@ import pytest
 
 from audiolm_compress.errors import DataError
 from audiolm_compress.metrics.normalise import whisper_english
-from audiolm_compress.metrics.wer import comparable_words, wer
+from audiolm_compress.metrics.wer import Edits, comparable_words, wer
 
 FIXTURE = json.loads(
     (Path(__file__).parents[1] / "fixtures/upstream_parity/metrics/wer.json").read_text(encoding="utf-8")
@@ -30,14 +30,14 @@ def test_distances_and_total_equal_upstreams() -> None:
     result = wer([pair["hyp"] for pair in PAIRS], [pair["ref"] for pair in PAIRS])
     assert [clip.errors for clip in result.per_clip] == [pair["edit_distance"] for pair in PAIRS]
     assert [clip.words for clip in result.per_clip] == [pair["ref_length"] for pair in PAIRS]
-    assert result.words == FIXTURE["total_ref_length"]
-    assert result.substitutions + result.deletions + result.insertions == FIXTURE["total_edit_distance"]
+    assert result.edits.words == FIXTURE["total_ref_length"]
+    assert result.edits.errors == FIXTURE["total_edit_distance"]
     assert result.wer == pytest.approx(FIXTURE["wer"], abs=1e-12)
 
 
 def test_errors_by_kind() -> None:
     result = wer(["a cat sat sat", "red green", "noise"], ["the cat sat", "red green blue", ""])
-    assert (result.substitutions, result.deletions, result.insertions, result.words) == (1, 1, 2, 6)
+    assert result.edits == Edits(substitutions=1, deletions=1, insertions=2, words=6)
     assert result.wer == pytest.approx(4 / 6)
 
 

@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from audiolm_compress.measurement.measurements import ClipResult, Latency, Measurements, Memory, Spread
+from audiolm_compress.measurement.groups import figures, grouped
+from audiolm_compress.measurement.measurements import (
+    ClipResult,
+    ClipScore,
+    Edits,
+    Latency,
+    Measurements,
+    Memory,
+    Spread,
+)
 
 
 def latency(protocol: str, ttft: float, tpot: float) -> Latency:
@@ -23,13 +32,33 @@ def side(
 ) -> Measurements:
     """A model with four recognition clips of ten words each and three caption clips."""
     clips = [
-        ClipResult(f"s{i}", "asr", f"heard | {i}", (f"said {i}",), f"s{i}.wav", 2.0, errors=count, words=10)
+        ClipResult(
+            f"s{i}",
+            "asr",
+            f"heard | {i}",
+            (f"said {i}",),
+            f"s{i}.wav",
+            2.0,
+            source="read",
+            edits=Edits(count, 0, 0, 10),
+            scores={"wer": ClipScore(count, 10)},
+        )
         for i, count in enumerate(errors)
     ]
     clips += [
-        ClipResult(f"a{i}", "audiocaption", f"sound {i}", ("rain", "water"), f"a{i}.wav", 3.0, cider_d=value)
+        ClipResult(
+            f"a{i}",
+            "audiocaption",
+            f"sound {i}",
+            ("rain", "water"),
+            f"a{i}.wav",
+            8.0,
+            source="outside",
+            scores={"cider_d": ClipScore(value, 1)},
+        )
         for i, value in enumerate(cider)
     ]
+    groups, _ = grouped(clips, (5.0, 10.0), seed=0)
     return Measurements(
         source="model",
         weight_bytes=weight_bytes,
@@ -37,11 +66,10 @@ def side(
         memory=Memory(10 * 2**20, None, None, "resident set"),
         clips_latency=latency("7 real clips", 0.2, tpot),
         noise_latency=latency("ten seconds of noise", 0.3, tpot * 2),
-        wer=sum(errors) / (10 * len(errors)),
-        cider_d=sum(cider) / len(cider) if cider else None,
-        spider=None,
-        spider_note="SPICE not installed: no Java" if cider else "no caption clips",
-        intervals={"wer": (0.0, 0.2)},
+        scores=figures(clips, seed=0),
+        unscored=dict.fromkeys(("spider", "spice"), "SPICE not installed: no Java") if cider else {},
+        edits=Edits(sum(errors), 0, 0, 10 * len(errors)),
+        groups=groups,
         counts={
             "clips": 7,
             "clips_asr": 4,

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import Measurements, Spread
+from audiolm_compress.measurement.groups import figures
+from audiolm_compress.measurement.measurements import ClipScore, Measurements, Spread
 from audiolm_compress.passes import MergeLora
 from audiolm_compress.passes.base import PassReport
 from audiolm_compress.recipe import Goals, load_recipe
@@ -46,14 +47,37 @@ def test_json_has_the_agreed_keys_and_reads_back(measured: Measured) -> None:
     written = report(measured, Goals(weight_ratio=0.5, wer_increase="noise"))
     text = written.to_json()
     content = json.loads(text)
-    assert list(content)[:4] == ["baseline", "candidate", "steps", "environment"]
+    assert list(content)[:5] == ["schema", "baseline", "candidate", "steps", "environment"]
     for side in (content["baseline"], content["candidate"]):
-        keys = {"weight_bytes", "peak_memory_bytes", "ttft_s", "tpot_s", "wer", "cider_d", "spider"}
+        keys = {"weight_bytes", "peak_memory_bytes", "ttft_s", "tpot_s", "scores", "unscored", "groups"}
         assert keys <= side.keys()
-        assert side["spider"] is None
+        assert list(side["scores"]) == ["wer", "cider_d"] and list(side["unscored"]) == ["spider", "spice"]
+        assert side["scores"]["wer"]["low"] < side["scores"]["wer"]["value"] == 0.1
     assert content["candidate"]["weight_bytes"] == 2**21
     assert content["steps"][0]["figures"] == {"worst": None}, "JSON knows no NaN"
     assert Report.from_json(text).to_json() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 3}, "reads schema 2, found schema 3"),
+        ({"schema": None}, "found schema 1"),
+        ({"baseline": None}, "with a baseline and a candidate"),
+    ],
+)
+def test_reports_in_another_form_are_refused(
+    measured: Measured, change: dict[str, int | None], message: str
+) -> None:
+    content = json.loads(report(measured).to_json()) | change
+    text = json.dumps({name: value for name, value in content.items() if value is not None})
+    with pytest.raises(DataError, match=message):
+        Report.from_json(text)
+
+
+def test_what_is_no_json_is_no_report() -> None:
+    with pytest.raises(DataError, match="found no JSON"):
+        Report.from_json("WER 0.1")
 
 
 def test_table_has_both_models_all_columns_and_every_protocol(measured: Measured) -> None:
@@ -98,8 +122,13 @@ def test_captions_are_judged_by_spider_if_both_models_have_it(measured: Measured
     def scored(*values: float) -> Measurements:
         side = measured()
         scores = iter(values)
-        clips = [replace(c, spider=next(scores)) if c.cider_d is not None else c for c in side.clips]
-        return replace(side, clips=tuple(clips), spider=sum(values) / len(values))
+        clips = [
+            replace(clip, scores={**clip.scores, "spider": ClipScore(next(scores), 1)})
+            if "cider_d" in clip.scores
+            else clip
+            for clip in side.clips
+        ]
+        return replace(side, clips=tuple(clips), scores=figures(clips, seed=0))
 
     (by_spider,) = Report.of(scored(2, 2, 2), scored(1, 1, 1), environment=ENVIRONMENT, goals=goals).goals
     assert (by_spider.met, by_spider.reached, by_spider.note) == (False, 1.0, "SPIDEr")
@@ -181,6 +210,16 @@ def test_noise_is_judged_by_the_paired_interval(measured: Measured) -> None:
 def test_models_on_different_clips_are_not_compared(measured: Measured) -> None:
     with pytest.raises(DataError, match="not measured on the same clips"):
         Report.of(measured(), measured(errors=(0, 1, 2)), environment=ENVIRONMENT)
+
+
+def test_models_scored_against_different_references_are_not_compared(measured: Measured) -> None:
+    other = measured()
+    clips = [
+        replace(clip, scores={"wer": ClipScore(1, 9)}) if "wer" in clip.scores else clip
+        for clip in other.clips
+    ]
+    with pytest.raises(DataError, match="WER of model and model was not scored against the same references"):
+        Report.of(measured(), replace(other, clips=tuple(clips)), environment=ENVIRONMENT)
 
 
 def test_a_model_without_a_kind_of_clips_is_shown_without_its_score(measured: Measured) -> None:
