@@ -44,7 +44,9 @@ class Group:
 
 def bars(label: str, groups: Sequence[Group]) -> Markup:
     """All groups on one scale that starts at zero."""
-    ends = [max(bar.value, *(bar.spread or ())) if bar.spread else bar.value for g in groups for bar in g.bars]
+    ends = [
+        max(bar.value, *(bar.spread or ())) if bar.spread else bar.value for g in groups for bar in g.bars
+    ]
     scale = _WIDEST / (max(ends, default=0) or 1)
     marks: list[Markup] = []
     y = 0.0

@@ -1,7 +1,7 @@
 """What all plots share: SVG that is as wide as its place, without any script.
 
-Horizontal positions are percentages and vertical ones pixels, so a plot fills a phone as well as a desk and its
-letters keep their size. Colours come from the style sheet by class, so they follow the theme.
+Horizontal positions are percentages and vertical ones pixels, so a plot fills a phone as well as a desk, and
+its letters keep their size. Colours come from the style sheet by class, so they follow the theme.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ def in_words(clip: ClipResult) -> str:
 
 def value(score: ClipScore) -> float:
     """The figure of one clip alone; of a clip without reference words its errors."""
-    return score.amount / score.weight if score.weight else score.amount
+    alone = score.value
+    return score.amount if alone is None else alone
 
 
 def worsening(before: Sequence[ClipResult], after: Sequence[ClipResult]) -> list[float]:
@@ -51,5 +52,8 @@ def _change(before: Mapping[str, ClipScore], after: Mapping[str, ClipScore]) -> 
 
 
 def _errors(edits: Edits) -> str:
-    count = edits.substitutions + edits.deletions + edits.insertions
-    return f"{count} of {edits.words} words wrong" if edits.words else f"{count} words too many"
+    if not edits.words:
+        return f"{edits.errors} words too many"
+    return (
+        f"{edits.errors} errors in {edits.words} words" if edits.errors else f"all {edits.words} words right"
+    )

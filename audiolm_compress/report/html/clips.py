@@ -59,19 +59,16 @@ def clips(content: Content, settings: PageSettings) -> Markup:
 
 
 def _clip(names: Sequence[str], sides: Sequence[ClipResult], worse: float, heard: tuple[str, str]) -> Markup:
-    first, last = sides[0], sides[-1]
+    first = sides[0]
     about = [plain_name(first.task), f"{first.seconds:.1f} s", *filter(None, [first.source])]
-    verdict = {True: ("better", "better"), False: ("worse", "worse")}.get(worse < 0) if worse else None
     changed = any(side.text != first.text for side in sides)
-    if verdict is None:
-        verdict = ("same score", "even") if changed else ("same answer", "plain")
     return element(
         "article",
         element(
             "div",
             element("h3", foreign(first.testset_id)),
             quiet(" · ".join(about)),
-            chip(*verdict),
+            _verdict(worse, changed),
             class_="head",
         ),
         _sound(first, heard),
@@ -85,6 +82,12 @@ def _clip(names: Sequence[str], sides: Sequence[ClipResult], worse: float, heard
     )
 
 
+def _verdict(worse: float, changed: bool) -> Markup:
+    if worse:
+        return chip("worse", "worse") if worse > 0 else chip("better", "better")
+    return chip("same score", "even") if changed else chip("same answer", "even")
+
+
 def _sound(clip: ClipResult, heard: tuple[str, str]) -> Markup:
     address, reason = heard
     if not address:
@@ -95,22 +98,24 @@ def _sound(clip: ClipResult, heard: tuple[str, str]) -> Markup:
 def _texts(names: Sequence[str], sides: Sequence[ClipResult]) -> list[Markup]:
     first = sides[0]
     spoken = first.kind == "asr"
-    told = [element("dt", "reference" if len(first.references) < 2 else "references")]
-    told.append(element("dd", *(element("div", foreign(text)) for text in first.references) or ["none"]))
-    told.append(element("dd"))
+    title = "reference" if len(first.references) < 2 else "references"
+    told = [_said(title, joined(element("div", foreign(text)) for text in first.references), "")]
     for index, (name, side) in enumerate(zip(names, sides, strict=True)):
-        if spoken and side.references:
+        if not side.text.strip():
+            answer = quiet("no answer")
+        elif spoken and side.references:
             answer = _recognised(side)
         elif index and not spoken:
             answer = _marked(aligned(first.text.split(), side.text.split()))
         else:
             answer = foreign(side.text)
-        told += [
-            element("dt", name),
-            element("dd", answer if side.text.strip() else joined([answer, quiet("no answer")])),
-            element("dd", clip_scores.in_words(side)),
-        ]
+        told.append(_said(name, answer, clip_scores.in_words(side)))
     return told
+
+
+def _said(who: str, text: Markup, score: str) -> Markup:
+    scored = element("dd", score, class_="score") if score else None
+    return element("div", element("dt", who), element("dd", text), scored)
 
 
 def _recognised(clip: ClipResult) -> Markup:
@@ -162,7 +167,7 @@ def _controls(tasks: Sequence[str], count: int) -> Markup:
                 id="controls",
                 hidden=True,
             ),
-            element("p", f"{count} clips", id="count", class_="quiet", role="status"),
+            element("p", f"{count} clips", id="count", class_="note", role="status"),
         ]
     )
 

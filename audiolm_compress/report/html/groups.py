@@ -25,7 +25,7 @@ def _table(content: Content, by: str) -> Markup:
     header = [by, "clips", *(f"{SCORES[score].title}, {side}" for score in scores for side in content.sides)]
     body = []
     for group in shown:
-        cells: list[object] = [group.name, group.clips]
+        cells: list[object] = [group.name or f"no {by}", group.clips]
         for score in scores:
             cells += [_cell(_same(side, group), score) for side in content.sides.values()]
         body.append(cells)
@@ -38,6 +38,6 @@ def _same(side: Measurements, group: Group) -> Group | None:
 
 def _cell(group: Group | None, score: str) -> Markup:
     if group is None or score not in group.scores:
-        return quiet("–")
+        return quiet("n/a")
     found = group.scores[score]
     return joined([f"{found.value:.4f}", quiet(f"{found.low:.3f} to {found.high:.3f}")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report import rows
 from audiolm_compress.report.goals import Goal
@@ -17,13 +18,18 @@ _Read = Callable[[Measurements], float | None]
 # Title, unit, figure, figure in words.
 _COSTS: tuple[tuple[str, str, _Read, Callable[[Measurements], str]], ...] = (
     ("Weights", "MiB", lambda side: side.weight_bytes, lambda side: rows.mib(side.weight_bytes)),
-    ("Peak memory", "MiB", lambda side: side.peak_memory_bytes, lambda side: rows.mib(side.peak_memory_bytes)),
+    (
+        "Peak memory",
+        "MiB",
+        lambda side: side.peak_memory_bytes,
+        lambda side: rows.mib(side.peak_memory_bytes),
+    ),
     ("TTFT", "ms", lambda side: side.ttft_s, lambda side: rows.milliseconds(side.ttft_s)),
     ("TPOT", "ms", lambda side: side.tpot_s, lambda side: rows.milliseconds(side.tpot_s)),
 )
 _WORDS = (
-    "TTFT: time to the first token, from the waveform on. TPOT: time per further token. Both are medians over "
-    "real clips. Intervals are 95 % bootstrap intervals over the test clips."
+    "TTFT: time to the first token, from the waveform on. TPOT: time per further token. Both are medians "
+    "over real clips. Intervals are 95 % bootstrap intervals over the test clips."
 )
 
 
@@ -49,7 +55,9 @@ def _cards(content: Content) -> Markup:
         cards.append(_card(title, *_large(new, unit), " ".join(_large(old, unit)), change(old, new)))
     for score, result in found.items():
         sure = verdict(score, result)
-        cards.append(_card(SCORES[score].title, f"{result.candidate:.4f}", "", f"{result.baseline:.4f}", sure))
+        cards.append(
+            _card(SCORES[score].title, f"{result.candidate:.4f}", "", f"{result.baseline:.4f}", sure)
+        )
     return element("ul", *cards, class_="cards")
 
 
@@ -63,7 +71,9 @@ def _card(title: str, figure: str, unit: str, before: str, sure: Markup | None) 
     return element(
         "li",
         element("span", title, class_="what"),
-        element("span", figure, element("span", f" {unit}", class_="unit") if unit else None, class_="figure"),
+        element(
+            "span", figure, element("span", f" {unit}", class_="unit") if unit else None, class_="figure"
+        ),
         element("span", f"from {before}", class_="from"),
         sure,
     )
@@ -83,14 +93,19 @@ def _main_table(content: Content) -> Markup:
         cells += [_score_cell(content, name, side, score) for score in content.scores]
         body.append(cells)
     shown_table = table(header, body, label="All models: sizes, times and scores")
-    missing = {
-        f"{SCORES[score].title}: {why}"
-        for side in content.sides.values()
-        for score, why in side.unscored.items()
-        if score in SCORES
-    }
-    note = element("p", " ".join([_WORDS, *(f"{reason}." for reason in sorted(missing))]), class_="note")
+    note = element("p", " ".join([_WORDS, *_missing(content)]), class_="note")
     return element("div", element("h3", "All figures"), shown_table, note, class_="panel")
+
+
+def _missing(content: Content) -> list[str]:
+    """Why there are scores that the clips could have but no model has, a sentence for each reason."""
+    titles: dict[str, list[str]] = {}
+    for side in content.sides.values():
+        for score, why in side.unscored.items():
+            listed = titles.setdefault(why, [])
+            if score not in content.scores and SCORES[score].title not in listed:
+                listed.append(SCORES[score].title)
+    return [f"{', '.join(listed)}: {why}." for why, listed in titles.items() if listed]
 
 
 def _score_cell(content: Content, name: str, side: Measurements, score: str) -> Markup:
@@ -110,18 +125,26 @@ def _differences(content: Content) -> Markup:
         for score, result in found.items():
             low, high = result.difference_interval.low, result.difference_interval.high
             kind = SCORES[score]
-            title = kind.title if len(content.differences) == 1 else f"{kind.title}, {name}"
-            told = f"{title}: {signed(result.difference)}, 95 % interval {signed(low)} to {signed(high)}"
+            whose = quiet(name) if len(content.differences) > 1 else None
+            bounds = f"{signed(low)} to {signed(high)}"
+            told = f"{kind.title} of {name}: {signed(result.difference)}, 95 % interval {bounds}"
             lines.append(
                 element(
                     "li",
-                    element("b", title),
-                    element("span", signed(result.difference), class_="change"),
+                    element("span", element("b", kind.title), whose),
+                    element(
+                        "span",
+                        element("span", signed(result.difference), class_="figure"),
+                        quiet(bounds),
+                        quiet(_certainty(result)),
+                        class_="change",
+                    ),
                     element(
                         "div",
                         interval(told, result, lower_is_better=kind.lower_is_better),
-                        element("div", element("span", "◂ worse"), element("span", "better ▸"), class_="ends"),
-                        quiet(f"{signed(low)} to {signed(high)}, {result.clips} clips, p = {result.p_value:.3g}"),
+                        element(
+                            "div", element("span", "◂ worse"), element("span", "better ▸"), class_="ends"
+                        ),
                         class_="plot",
                     ),
                     verdict(score, result),
@@ -136,6 +159,11 @@ def _differences(content: Content) -> Markup:
     )
     listed = element("ul", *lines, class_="verdicts")
     return element("div", element("h3", title), listed, element("p", note, class_="note"), class_="panel")
+
+
+def _certainty(found: PairedResult) -> str:
+    probability = getattr(found, "p_value", None)
+    return f"{found.clips} clips" + ("" if probability is None else f", p = {probability:.2g}")
 
 
 def _goals(goals: Sequence[Goal]) -> Markup:

@@ -19,9 +19,8 @@ _PROTOCOLS = (
 def latency(content: Content) -> Markup:
     """Both times in every protocol, then the parts of the first."""
     names = legend(list(content.sides))
-    note = (
-        "Bars end at the median, whiskers reach from the 5th to the 95th percentile. "
-        + " ".join(f"{title.capitalize()}: {how}." for title, how in _methods(content))
+    note = "Bars end at the median, whiskers reach from the 5th to the 95th percentile. " + " ".join(
+        f"{title.capitalize()}: {how}." for title, how in _methods(content)
     )
     panels = [
         figure("Time to the first token (TTFT), ms", names, bars("TTFT in ms", _groups(content, "ttft"))),
@@ -63,9 +62,9 @@ def _parts(content: Content) -> Markup:
         found = []
         for name, side in content.sides.items():
             times: Latency | None = getattr(side, field)
-            if times is None or not times.parts:
+            split = {} if times is None else _split(times)
+            if not split:
                 continue
-            split = _split(times)
             titles += [part for part in split if part not in titles]
             total = sum(split.values())
             segments = tuple((plain_name(part), seconds * 1e3) for part, seconds in split.items())
@@ -91,7 +90,7 @@ def _parts(content: Content) -> Markup:
 
 
 def _split(times: Latency) -> dict[str, float]:
-    return {part: spread.median for part, spread in times.parts.items()}
+    return {part: spread.median for part, spread in getattr(times, "parts", {}).items()}
 
 
 def _further(content: Content) -> Markup:
@@ -99,10 +98,10 @@ def _further(content: Content) -> Markup:
     for name, side in content.sides.items():
         times = side.clips_latency
         told = []
-        if times.real_time_factor is not None:
-            told.append(f"real-time factor {times.real_time_factor.median:.3f}")
-        if times.energy_joules is not None:
-            told.append(f"energy per clip {times.energy_joules:.3g} J")
+        if (factor := getattr(times, "real_time_factor", None)) is not None:
+            told.append(f"real-time factor {factor.median:.3f}")
+        if (energy := getattr(times, "energy_joules", None)) is not None:
+            told.append(f"energy per clip {energy:.3g} J")
         if told:
             lines.append(f"{name}: {', '.join(told)}")
     return element("p", "On real clips: " + "; ".join(lines) + ".", class_="note") if lines else Markup("")

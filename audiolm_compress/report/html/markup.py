@@ -61,7 +61,9 @@ def hidden(text: str) -> Markup:
     return element("span", text, class_="hidden")
 
 
-def table(header: Iterable[object], rows: Iterable[Iterable[object]], *, label: str, numbers: int = 1) -> Markup:
+def table(
+    header: Iterable[object], rows: Iterable[Iterable[object]], *, label: str, numbers: int = 1
+) -> Markup:
     """A table that scrolls inside itself where the page is narrow.
 
     Args:

@@ -29,7 +29,9 @@ def memory(content: Content) -> Markup:
     method = next(iter(sides.values())).memory.method
     names = legend(list(sides))
     figures = [
-        figure("Weights by part, MiB", names, bars("Weights by part in MiB", weights), _as_table(content, parts)),
+        figure(
+            "Weights by part, MiB", names, bars("Weights by part in MiB", weights), _as_table(content, parts)
+        ),
         figure("Peak memory, MiB", names, bars("Peak memory in MiB", peaks), note=f"Counted: {method}."),
     ]
     panels = [element("div", item, class_="panel") for item in figures]
@@ -66,9 +68,9 @@ def _as_table(content: Content, parts: list[str]) -> Markup:
 
 def _per_token(content: Content) -> Markup:
     known = {
-        name: side.memory.kv_cache_bytes_per_token
+        name: count
         for name, side in content.sides.items()
-        if side.memory.kv_cache_bytes_per_token is not None
+        if (count := getattr(side.memory, "kv_cache_bytes_per_token", None)) is not None
     }
     if not known:
         return Markup("")

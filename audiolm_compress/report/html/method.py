@@ -14,13 +14,17 @@ from audiolm_compress.report.html.verdict import plain_name
 def method(content: Content) -> Markup:
     """The command, the machine, every remark, decode settings, packages and bad files."""
     flat = {name: value for name, value in content.environment.items() if not isinstance(value, Mapping)}
-    nested = {name: value for name, value in content.environment.items() if isinstance(value, Mapping) and value}
+    nested = {
+        name: value for name, value in content.environment.items() if isinstance(value, Mapping) and value
+    }
     again = element("pre", element("code", content.command), tabindex=0, role="region", aria_label="Command")
     return joined(
         [
             element("div", element("h3", "Do it again"), again, class_="panel"),
             element("div", element("h3", "Environment"), _pairs(flat), class_="panel"),
-            element("div", element("h3", "Remarks"), bullets(content.notes), class_="panel") if content.notes else "",
+            element("div", element("h3", "Remarks"), bullets(content.notes), class_="panel")
+            if content.notes
+            else "",
             *(fold(plain_name(name).capitalize(), _pairs(value)) for name, value in nested.items()),
             *_decode(content),
             *_skipped(content),
@@ -30,14 +34,17 @@ def method(content: Content) -> Markup:
 
 def _pairs(values: Mapping[str, Any]) -> Markup:
     items = [
-        joined([element("dt", plain_name(name)), element("dd", in_words(value))]) for name, value in values.items()
+        joined([element("dt", plain_name(name)), element("dd", in_words(value))])
+        for name, value in values.items()
     ]
     return element("dl", *items)
 
 
 def _decode(content: Content) -> list[Markup]:
     found = [
-        (f"{name}, {task}", settings) for name, side in content.sides.items() for task, settings in side.decode.items()
+        (f"{name}, {task}", settings)
+        for name, side in content.sides.items()
+        for task, settings in side.decode.items()
     ]
     if not found:
         return []

@@ -16,7 +16,7 @@
 
   function theme() {
     const button = document.getElementById("theme");
-    const label = () => { button.textContent = shown() === "dark" ? "Light theme" : "Dark theme"; };
+    const label = () => { button.textContent = shown() === "dark" ? "\u2600 Light" : "\u263e Dark"; };
     button.addEventListener("click", () => {
       root.dataset.theme = shown() === "dark" ? "light" : "dark";
       kept.write(root.dataset.theme);

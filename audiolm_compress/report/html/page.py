@@ -1,7 +1,7 @@
-"""One page that needs nothing but a browser: no network, no other file; scripts and styles known by their hash.
+"""One page that needs nothing but a browser: no network and no other file.
 
-The policy in its head lets a browser load nothing but the sounds that are written in the page, and run nothing
-but ``page.js`` as it was packaged; text that got into the page cannot become a script.
+The policy in its head lets a browser load nothing but the sounds that are written in the page, and run
+nothing but ``page.js`` as it was packaged; text that got into the page cannot become a script.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def render(content: Content, settings: PageSettings | None = None) -> str:
         _header(content),
         _navigation(list(shown)),
         element("main", *(_section(title, inner) for title, inner in shown.items())),
-        element("footer", element("div", f"audiolm-compress {content.environment.get('audiolm_compress', '')}")),
+        element(
+            "footer", element("div", f"audiolm-compress {content.environment.get('audiolm_compress', '')}")
+        ),
     )
     return "<!doctype html>\n" + element("html", _head(content), body, lang="en") + "\n"
 
@@ -94,7 +96,7 @@ def _header(content: Content) -> Markup:
 
 def _navigation(titles: list[str]) -> Markup:
     links = [element("li", element("a", title, href=f"#{_anchor(title)}")) for title in titles]
-    button = element("button", "Dark theme", type="button", id="theme", hidden=True)
+    button = element("button", "Theme", type="button", id="theme", title="Light or dark", hidden=True)
     return element("nav", element("div", element("ul", *links), button), aria_label="Sections")
 
 

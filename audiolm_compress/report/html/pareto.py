@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from audiolm_compress.report.html.charts import SERIES, chart, dot, line, ticks, words
 from audiolm_compress.report.html.markup import Markup
@@ -32,9 +33,7 @@ def front(points: Sequence[Point], *, lower_is_better: bool) -> list[Point]:
     return found
 
 
-def pareto(
-    label: str, points: Sequence[Point], *, cost: str, score: str, lower_is_better: bool
-) -> Markup:
+def pareto(label: str, points: Sequence[Point], *, cost: str, score: str, lower_is_better: bool) -> Markup:
     """Numbered dots with intervals; a dashed line joins those that none beats.
 
     Args:
@@ -62,12 +61,14 @@ def pareto(
         marks.append(words(x(value), _BOTTOM + 19, f"{value:g}", "tick middle"))
     marks.append(words(_RIGHT, _HEIGHT - 4, f"{cost}, less is better", "value end"))
     best = front(points, lower_is_better=lower_is_better)
-    for before, after in zip(best, best[1:], strict=False):
+    for before, after in pairwise(best):
         marks.append(line(x(before.cost), y(before.score), x(after.cost), y(before.score), "front"))
         marks.append(line(x(after.cost), y(before.score), x(after.cost), y(after.score), "front"))
     for index, point in enumerate(points):
         marks.append(line(x(point.cost), y(point.low), x(point.cost), y(point.high), "whisker"))
         marks.append(dot(x(point.cost), y(point.score), f"side{index % SERIES} ringed", 10))
-        marks.append(words(x(point.cost), y(point.score) + 4, str(index + 1), f"on-side{index % SERIES} middle"))
+        marks.append(
+            words(x(point.cost), y(point.score) + 4, str(index + 1), f"on-side{index % SERIES} middle")
+        )
     told = "; ".join(f"{i}, {p.name}: {p.cost:.4g}, {p.score:.4g}" for i, p in enumerate(points, start=1))
     return chart(f"{label}. {cost} against {score}. {told}", _HEIGHT, marks)

@@ -19,9 +19,9 @@ _MIB = 2**20
 
 def steps(content: Content) -> Markup:
     """The waterfall of weights, the passes as a table, and each of them in full when it is opened."""
-    first, last = list(content.sides.items())[0], list(content.sides.items())[-1]
-    before = first[1].weight_bytes
-    stages = [Stage(first[0], None, before / _MIB, f"{rows.mib(before)} MiB")]
+    (first, baseline), *_, (last, candidate) = content.sides.items()
+    before = baseline.weight_bytes
+    stages = [Stage(first, None, before / _MIB, f"{rows.mib(before)} MiB")]
     body: list[list[object]] = []
     for index, step in enumerate(content.steps, start=1):
         after = sum(step.weight_bytes.values())
@@ -30,8 +30,8 @@ def steps(content: Content) -> Markup:
         seconds = f"{step.seconds:.1f}"
         body.append([name, step.summary, measured(step.figures), _weights(before, after), seconds])
         before = after
-    end = last[1].weight_bytes
-    stages.append(Stage(last[0], None, end / _MIB, f"{rows.mib(end)} MiB"))
+    end = candidate.weight_bytes
+    stages.append(Stage(last, None, end / _MIB, f"{rows.mib(end)} MiB"))
     header = ["pass", "what it did", "measured before and after it", "weights, MiB", "seconds"]
     plot = figure(
         "Weights after each pass, MiB",
@@ -87,7 +87,8 @@ def _pairs(title: str, values: Mapping[str, Any]) -> Markup | None:
     if not values:
         return None
     items = [
-        joined([element("dt", plain_name(name)), element("dd", in_words(value))]) for name, value in values.items()
+        joined([element("dt", plain_name(name)), element("dd", in_words(value))])
+        for name, value in values.items()
     ]
     return joined([element("h4", title), element("dl", *items)])
 

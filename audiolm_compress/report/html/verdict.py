@@ -10,7 +10,7 @@ _EVEN = 0.005  # a change of less than half a per cent is called none
 
 
 def chip(words: str, class_: str) -> Markup:
-    """A short verdict; ``class_``: ``better``, ``worse``, ``even``, ``met``, ``missed`` or ``plain``."""
+    """A short verdict; ``class_``: ``better``, ``worse``, ``even``, ``met`` or ``missed``."""
     return element("span", words, class_=f"chip {class_}")
 
 
