@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from audiolm_compress.planner import plan as plan
     from audiolm_compress.recipe import Recipe as Recipe
     from audiolm_compress.recipe import load_recipe as load_recipe
+    from audiolm_compress.report.benchmark import Benchmark as Benchmark
     from audiolm_compress.report.report import Report as Report
     from audiolm_compress.salmonn.load import load_model as load_model
     from audiolm_compress.salmonn.model import Salmonn as Salmonn
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AudioTokenRate": "passes",
+    "Benchmark": "report.benchmark",
     "CachePrompt": "passes",
     "Cast": "passes",
     "ComputePositions": "passes",

@@ -8,7 +8,7 @@ settings``), and what it reaches when the recipe's searches work for it alone, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from audiolm_compress.measurement.measurements import Measurements
@@ -38,7 +38,7 @@ class Baseline:
 
 
 def fair_baseline(
-    before: Measurements,
+    known: Sequence[tuple[Asking, Measurements]],
     own: Asking,
     candidates: Asking,
     best: Asking | None,
@@ -47,13 +47,13 @@ def fair_baseline(
     """Measure the baseline as often as it takes, no more.
 
     Args:
-        before: under its own prompts and decode settings.
-        own: these.
+        known: what has been measured already, and how it was asked.
+        own: prompts and decode settings of its own.
         candidates: those of the candidate.
         best: what searches found for the baseline; None if the recipe has none.
         measured: measures it, under a name, with prompts and decode settings in the place of its own.
     """
-    known = [(own, before)]
+    known = list(known)
 
     def side(name: str, asking: Asking) -> Measurements:
         for other, found in known:
@@ -63,7 +63,7 @@ def fair_baseline(
         return known[-1][1]
 
     fair = side("baseline", candidates)
-    further = {OWN: before} if candidates != own else {}
+    further = {OWN: side(f"baseline, {OWN}", own)} if candidates != own else {}
     if best is not None and (best, candidates) != (own, own):
         further[BEST] = side(f"baseline, {BEST}", best)
     notes = (_HOW, *(_EXPLAINED[name] for name in further)) if further else ()

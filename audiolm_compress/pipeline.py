@@ -1,9 +1,10 @@
 """From a recipe to a smaller model and its report, as one loop.
 
-    recipe -> data -> rehearse -> measure -> pass 1 ... pass n -> save -> reload -> measure -> report
+    recipe -> data -> rehearse -> pass 1 ... pass n -> save -> reload -> measure both -> report
 
-What is reported is what was saved and loaded again. Where passes have changed prompts or decode settings, the
-baseline is measured once more under those of the candidate (``fair_baseline.py``).
+What is reported is what was saved and loaded again. Baseline and candidate are measured together, so that
+they can be timed in turns; with ``benchmark.latency.interleave: false`` the baseline comes before the passes.
+It is asked as the candidate is, where passes have changed prompts or decode settings (``fair_baseline.py``).
 
 Under ``accelerate launch`` all processes go through the loop in step and share calibration, training and
 answers; the main one alone times the models and writes the folder.
@@ -26,7 +27,7 @@ from audiolm_compress.fair_baseline import fair_baseline
 from audiolm_compress.folders import check_replaceable, whole_folder
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.measurement.process import measure
+from audiolm_compress.measurement.process import Model, measure, measure_together
 from audiolm_compress.passes.base import Context, Pass, Progress, Silent
 from audiolm_compress.passes.search import Search
 from audiolm_compress.recipe import Recipe, load_recipe
@@ -81,7 +82,7 @@ def apply_recipe(
         overrides: changes to the recipe, such as ``passes.1.bits=3``.
         progress: where to show the state of the run.
         before: measurements of the baseline, if it was measured on this machine by the same settings already,
-            as for the trials of a search.
+            as for the trials of a search; then the two are not timed in turns.
 
     Raises:
         AudioLMError: recipe, baseline, data or a pass cannot be used; nothing is written then.
@@ -102,22 +103,33 @@ def apply_recipe(
     notes = [*training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)]
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with _folder_of_all(target) as work:
-        if before is None:
+        if before is not None:
+            notes.append(
+                "the baseline was measured before this run, on the same machine; the two were not timed in "
+                "turns, so what the machine has drifted since is in the difference of their times"
+            )
+        elif not recipe.benchmark.latency.interleave:
             before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
-        else:
-            notes.append("the baseline was measured before this run, on the same machine")
         model = load_model(recipe.baseline, device=device)
         own = Asking.of(model)
         steps = apply_passes(model, recipe, calibration, progress, training.examples)
         progress.start("saving, loading and comparing the two", 1)
         on_main(lambda: store.write(model, work))
         model = _reload(model, work, calibration)
-        after = measure(work, clips, recipe.benchmark, name="candidate", **measuring)
+        asked = Asking.of(model)
+        candidate = Model("candidate", work)
+        if before is None:
+            baseline_asked = Model("baseline", recipe.baseline, None if asked == own else asked)
+            fair, after = measure_together([baseline_asked, candidate], clips, recipe.benchmark, **measuring)
+            known = [(asked, fair)]
+        else:
+            [after] = measure_together([candidate], clips, recipe.benchmark, **measuring)
+            known = [(own, before)]
         best = searched_for_itself(recipe, calibration, progress, device)
         against = fair_baseline(
-            before,
+            known,
             own,
-            Asking.of(model),
+            asked,
             best,
             lambda name, asking: measure(
                 recipe.baseline, clips, recipe.benchmark, name=name, asking=asking, **measuring
@@ -127,7 +139,7 @@ def apply_recipe(
             against.fair,
             replace(after, source=str(target)),
             steps=steps,
-            environment=describe_environment(device, recipe.seed),
+            environment=describe_environment(device, recipe.seed) | {"data": after.environment["data"]},
             goals=recipe.goals,
             further=against.further,
             notes=[*against.notes, *notes],

@@ -34,20 +34,13 @@ from audiolm_compress.passes.base import Pass
 from audiolm_compress.recipe_choices import decided, find_choices, take_switches, undecided
 from audiolm_compress.recipe_errors import explain, written_path
 from audiolm_compress.recipe_source import Source
-from audiolm_compress.settings import Settings, existing_file, resolve
+from audiolm_compress.settings import ExistingFolder, Settings, existing_file, resolve
 
 EMBEDDED_CLIPS = ("tiny", "tiny-valid")
 
 
 def _annotation(value: str, info: ValidationInfo) -> str:
     return value if value in EMBEDDED_CLIPS else existing_file(value, info)
-
-
-def _folder(value: str, info: ValidationInfo) -> str:
-    path = resolve(value, info)
-    if not path.is_dir():
-        raise ValueError(f"no such folder: {path}")
-    return str(path)
 
 
 def _model_source(value: str, info: ValidationInfo) -> str:
@@ -66,7 +59,6 @@ def _as_list(value: Any) -> Any:
 
 
 AnnotationFile = Annotated[str, AfterValidator(_annotation)]
-Folder = Annotated[str, AfterValidator(_folder)]
 ModelSource = Annotated[str, Field(min_length=1), AfterValidator(_model_source)]
 Checked = TypeVar("Checked", bound=Settings)
 Limit = float | Literal["noise"] | None
@@ -106,7 +98,7 @@ class DataSettings(Settings):
     test: Annotated[tuple[AnnotationFile, ...], BeforeValidator(_as_list)] = Field(
         ("tiny",), min_length=1, description="annotation, or list of them, that both models are measured on"
     )
-    prefix: Folder | None = Field(
+    prefix: ExistingFolder | None = Field(
         None,
         description="folder that the annotations' audio paths start from; unset: the annotation's own folder",
     )

@@ -32,4 +32,17 @@ def existing_file(value: str, info: ValidationInfo) -> str:
     return str(path)
 
 
+def existing_folder(value: str, info: ValidationInfo) -> str:
+    """The resolved path of a folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = resolve(value, info)
+    if not path.is_dir():
+        raise ValueError(f"no such folder: {path}")
+    return str(path)
+
+
 ExistingFile = Annotated[str, AfterValidator(existing_file)]
+ExistingFolder = Annotated[str, AfterValidator(existing_folder)]

@@ -36,8 +36,9 @@ from rich.table import Table
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.measurement.latency import generated_answer, quiet_clock, timed_answer
+from audiolm_compress.measurement.latency import generated_answer, timed_answer
 from audiolm_compress.measurement.memory import PeakMeter
+from audiolm_compress.measurement.rounds import quiet_clock
 from audiolm_compress.passes import Gptq
 from audiolm_compress.planning.layers import file_bytes
 from audiolm_compress.quantization.modules import kernel_report

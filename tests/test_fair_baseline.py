@@ -68,7 +68,11 @@ def test_what_is_measured_and_shown(
         return replace(BEFORE, source=measured[-1])
 
     found = fair_baseline(
-        BEFORE, asking(1), asking(candidates), None if best is None else asking(best), measure
+        [(asking(1), BEFORE)],
+        asking(1),
+        asking(candidates),
+        None if best is None else asking(best),
+        measure,
     )
     assert found.fair.source == fair
     assert {name: side.source for name, side in found.further.items()} == further

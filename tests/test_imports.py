@@ -32,6 +32,7 @@ HEAVY = {"torch", "transformers", "peft", "numpy", "pydantic", "yaml", "rich", "
 
 PUBLIC = [
     "AudioTokenRate",
+    "Benchmark",
     "CachePrompt",
     "Cast",
     "ComputePositions",

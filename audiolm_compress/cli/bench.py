@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from audiolm_compress.cli.options import device_option, threads_option
@@ -9,7 +11,8 @@ from audiolm_compress.cli.options import device_option, threads_option
 EXAMPLES = """\b
 Examples:
   audiolm-compress bench tiny out/gemma2_4bit
-  audiolm-compress bench salmonn.yaml out/mine --data test.json --prefix /data/audio --device cuda
+  audiolm-compress bench tiny --max-clips 20
+  audiolm-compress bench salmonn.yaml out/a out/b --data test.json --prefix /data/audio --out out/bench
 
 \b
 Several GPUs share the answers; the first alone times the models:
@@ -23,11 +26,35 @@ Several GPUs share the answers; the first alone times the models:
     "--data", "files", multiple=True, help="Annotation with test clips; repeatable. Default: tiny's."
 )
 @click.option("--prefix", help="Folder of the audio paths. Default: the annotation's own.")
+@click.option("--max-clips", type=click.IntRange(min=1), help="At most this many clips. Default: all.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Clips answered together.")
+@click.option("--clips", "timed", type=click.IntRange(min=1), help="Real clips that are timed.")
+@click.option("--runs", type=click.IntRange(min=1), help="Iterations of upstream's latency protocol.")
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Also time the clips answered this many at a time; repeatable.",
+)
+@click.option(
+    "--in-turns/--one-by-one",
+    "interleave",
+    default=True,
+    show_default=True,
+    help="Load all models and time them in turns, or one after the other.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of noise, sampling and intervals.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    help="Folder for bench.json, bench.md, bench.html and the answers of each model as CSV.",
+)
 @click.option(
     "--json",
     "json_file",
-    type=click.Path(dir_okay=False),
-    help="Write all measurements here, a list in the order of MODELS.",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Write bench.json to this file; - prints it in place of the tables.",
 )
 @device_option
 @threads_option
@@ -35,38 +62,69 @@ def bench(
     models: tuple[str, ...],
     files: tuple[str, ...],
     prefix: str | None,
+    max_clips: int | None,
+    batch_size: int | None,
+    timed: int | None,
+    batches: tuple[int, ...],
+    interleave: bool,
+    runs: int | None,
+    seed: int,
+    out: str | None,
     json_file: str | None,
     device: str | None,
 ) -> None:
     """Compare models: size, memory, latency and quality.
 
-    Each of MODELS runs in a fresh process of its own, on the same clips.
+    Each of MODELS runs in a fresh process of its own, on the same clips. The first is the baseline: what the
+    others differ from it is shown with 95 % intervals, p-values and verdicts.
     """
-    import json
+    import shlex
+    import sys
     from pathlib import Path
 
     from rich.console import Console
 
     from audiolm_compress.cli.progress import shown_progress
-    from audiolm_compress.comparison import measure_models
+    from audiolm_compress.comparison import benchmark
+    from audiolm_compress.measurement.settings import BenchmarkSettings
     from audiolm_compress.recipe import data_settings
-    from audiolm_compress.report import rows
-    from audiolm_compress.report.table import table
-    from audiolm_compress.training.shards import disband, own_device, processes
+    from audiolm_compress.training.shards import disband, processes
 
     main = processes().is_main_process
+    settings = BenchmarkSettings.model_validate(
+        _given(
+            max_clips=max_clips,
+            batch_size=batch_size,
+            latency=_given(clips=timed, batch_sizes=batches, interleave=interleave),
+            noise_protocol=_given(iterations=runs),
+        )
+    )
     data = data_settings(test=files or ("tiny",), prefix=prefix)
+    command = shlex.join(["audiolm-compress", *sys.argv[1:]])
     with shown_progress() as progress:
-        sides = measure_models(models, data, device=own_device(device), progress=progress)
+        found = benchmark(
+            models,
+            data,
+            settings=settings,
+            device=device,
+            seed=seed,
+            notes=[f"made by: {command}"],
+            progress=progress,
+        )
     disband()
     if not main:
         return
-    shown = table("Models on the same clips", rows.HEADER)
-    for name, side in zip(models, sides, strict=True):
-        shown.add_row(*rows.main_row(name, side))
-    console = Console()
-    console.print(shown)
-    console.print(f"latency: {sides[0].clips_latency.protocol}", highlight=False)
-    if json_file:
-        content = [side.to_dict() for side in sides]
-        Path(json_file).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if json_file == "-":
+        click.echo(found.to_json(), nl=False)
+    else:
+        Console().print(found)
+    if json_file not in (None, "-"):
+        Path(json_file).write_text(found.to_json(), encoding="utf-8")
+    if out:
+        found.write(out)
+        click.echo(f"Saved in {out}", err=True)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given; of the others the defaults of the settings hold."""
+    return {name: value for name, value in options.items() if value is not None}

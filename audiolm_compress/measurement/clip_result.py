@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from audiolm_compress.data.tasks import TaskKind, task_kind
+from audiolm_compress.metrics.bootstrap import Interval
 from audiolm_compress.metrics.wer import Edits
 
 
@@ -125,7 +126,12 @@ class Group:
 
 def read_scores(content: Mapping[str, Any]) -> dict[str, Score]:
     """Figures from their JSON form."""
-    return {name: Score(**score) for name, score in content.items()}
+    return {name: _read_score(**score) for name, score in content.items()}
+
+
+def _read_score(value: float, low: float | None, high: float | None, clips: int) -> Score:
+    bounds = Interval.of(low, high)
+    return Score(value, bounds.low, bounds.high, clips)
 
 
 def read_edits(content: Mapping[str, int] | None) -> Edits | None:

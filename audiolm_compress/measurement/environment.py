@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,9 +30,12 @@ _PACKAGES = (
     "whisper-normalizer",
 )
 
+# Instructions by which PyTorch and oneDNN choose between kernels, as Linux calls them (x86, then Arm).
+_FLAGS = re.compile(r"avx2|fma|f16c|avx_vnni\w*|avx512\w*|amx_\w+|asimd\w*|i8mm|bf16|sve\w*|sme\w*")
+
 
 def describe_environment(device: str | torch.device, seed: int) -> dict[str, Any]:
-    """Versions, device, processor, threads, commit and seed, in JSON form."""
+    """Versions, device, processor, memory, threads, commit and seed, in JSON form."""
     device = torch.device(device)
     return {
         "audiolm_compress": audiolm_compress.__version__,
@@ -42,8 +46,11 @@ def describe_environment(device: str | torch.device, seed: int) -> dict[str, Any
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "processor": _processor(),
+        "processor_flags": _processor_flags(),
         "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
         "seed": seed,
     }
 
@@ -56,12 +63,23 @@ def _version(package: str) -> str | None:
 
 
 def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _processor_flags() -> list[str]:
+    """Empty if the system does not say."""
+    found = _cpuinfo("flags") or _cpuinfo("Features") or ""
+    return sorted(flag for flag in set(found.split()) if _FLAGS.fullmatch(flag))
+
+
+def _cpuinfo(name: str) -> str | None:
+    """Of the first core."""
+    file = Path("/proc/cpuinfo")
+    for line in file.read_text().splitlines() if file.exists() else ():
+        found, _, value = line.partition(":")
+        if found.strip() == name:
+            return value.strip()
+    return None
 
 
 def _commit() -> str | None:

@@ -58,12 +58,61 @@ class Latency:
         ttft: from the waveform to the first token, encoders and features included.
         tpot: per further token, one value a run; None if no run had a further token.
         tokens: mean number of tokens of an answer.
+        parts: what ``ttft`` is made of, in order: ``features``, ``speech_encoder``, ``audio_encoder``,
+            ``connector``, ``prefill`` (words around the audio, and the LLM until the first token's id is on
+            the host), and ``other``, which is between these. They add up in each run; medians need not.
+            Empty where transformers' ``generate`` was timed.
+        real_time_factor: seconds of computing a full answer in a second of audio; None where answers are
+            not full.
+        energy_joules: mean of a run, idle power included; None where it is not counted, which a note of the
+            measurements explains.
     """
 
     protocol: str
     ttft: Spread
     tpot: Spread | None
     tokens: float
+    parts: Mapping[str, Spread] = field(default_factory=dict)
+    real_time_factor: Spread | None = None
+    energy_joules: float | None = None
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Latency:
+        """Read the JSON form, that of ``asdict``; figures that it has not were not measured."""
+        return cls(
+            protocol=content["protocol"],
+            ttft=Spread(**content["ttft"]),
+            tpot=_spread(content["tpot"]),
+            tokens=content["tokens"],
+            parts={name: Spread(**times) for name, times in content.get("parts", {}).items()},
+            real_time_factor=_spread(content.get("real_time_factor")),
+            energy_joules=content.get("energy_joules"),
+        )
+
+
+@dataclass(frozen=True)
+class BatchLatency:
+    """Times of clips that are answered together, greedy.
+
+    Attributes:
+        size: clips in a batch.
+        ttft: from the waveforms to the first token of all.
+        step: per further token of all; None if no batch had one.
+        clips_per_second: clips by seconds of computing their full answers.
+        energy_joules: mean of a clip; None where it is not counted.
+    """
+
+    size: int
+    ttft: Spread
+    step: Spread | None
+    clips_per_second: float
+    energy_joules: float | None = None
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> BatchLatency:
+        """Read the JSON form, that of ``asdict``."""
+        times = {"ttft": Spread(**content["ttft"]), "step": _spread(content["step"])}
+        return cls(**{**content, **times})
 
 
 @dataclass(frozen=True)
@@ -75,12 +124,14 @@ class Memory:
         inference_peak: peak after loading, where the system can tell.
         noise_protocol_peak: peak during the upstream protocol, where the system can tell.
         method: in words, what was counted.
+        kv_cache_bytes_per_token: keys and values of one token in all layers, counted in a real cache.
     """
 
     peak: int
     inference_peak: int | None
     noise_protocol_peak: int | None
     method: str
+    kv_cache_bytes_per_token: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +158,7 @@ class Measurements:
         load_seconds: time to load the model.
         notes: everything a reader must know about the figures.
         transformers_latency: on the same real clips in transformers' own ``generate``; None if not timed.
+        batches: several of the same clips answered together, for each size that was asked for.
     """
 
     source: str
@@ -127,6 +179,7 @@ class Measurements:
     load_seconds: float
     notes: tuple[str, ...] = field(default=())
     transformers_latency: Latency | None = None
+    batches: tuple[BatchLatency, ...] = ()
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -187,24 +240,21 @@ class Measurements:
             **values
             | {
                 "memory": Memory(**values["memory"]),
-                "clips_latency": _latency(values["clips_latency"]),
-                "noise_latency": _latency(values["noise_latency"]),
+                "clips_latency": Latency.from_dict(values["clips_latency"]),
+                "noise_latency": Latency.from_dict(values["noise_latency"]),
                 "scores": read_scores(values["scores"]),
                 "edits": read_edits(values["edits"]),
                 "groups": tuple(Group.from_dict(group) for group in values["groups"]),
                 "skipped": tuple((path, reason) for path, reason in values["skipped"]),
                 "clips": tuple(ClipResult.from_dict(clip) for clip in values["clips"]),
                 "notes": tuple(values["notes"]),
-                "transformers_latency": None if in_transformers is None else _latency(in_transformers),
+                "transformers_latency": None
+                if in_transformers is None
+                else Latency.from_dict(in_transformers),
+                "batches": tuple(BatchLatency.from_dict(batch) for batch in values.get("batches", ())),
             }
         )
 
 
-def _latency(content: Mapping[str, Any]) -> Latency:
-    tpot = content["tpot"]
-    return Latency(
-        protocol=content["protocol"],
-        ttft=Spread(**content["ttft"]),
-        tpot=None if tpot is None else Spread(**tpot),
-        tokens=content["tokens"],
-    )
+def _spread(content: Mapping[str, Any] | None) -> Spread | None:
+    return None if content is None else Spread(**content)

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import torch
 
+from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.measurement.measurements import Memory
+from audiolm_compress.salmonn.model import Salmonn
 
 _STATUS = Path("/proc/self/status")
+_MEMINFO = Path("/proc/meminfo")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
@@ -26,7 +29,8 @@ class PeakMeter:
     """Follows the peak through loading, the upstream protocol and the rest of inference.
 
     Made before the model is loaded, when all libraries and clips are in memory. Each of ``loaded``,
-    ``noise_protocol_begins`` and ``noise_protocol_ends`` is called once, in this order.
+    ``noise_protocol_begins`` and ``noise_protocol_ends`` is called once, in this order. What other processes
+    hold, as models that are timed in turn with this one, is not in it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -65,6 +69,16 @@ class PeakMeter:
         method = "peak resident set of a fresh process, loading included, minus the one before loading"
         return Memory(max(self._peaks), inference_peak, noise, method)
 
+    def held(self) -> int:
+        """Bytes that this process holds of the device's memory now."""
+        return torch.cuda.memory_reserved(self._device) if self._cuda else _resident()
+
+    def free(self) -> int | None:
+        """Bytes of the device's memory that nobody holds; None where the system does not say."""
+        if self._cuda:
+            return torch.cuda.mem_get_info(self._device)[0]
+        return _status("MemAvailable", _MEMINFO) if _MEMINFO.exists() else None
+
     def _close(self) -> None:
         """End a phase: note its peak and start the counter anew, if the system can."""
         gc.collect()
@@ -74,6 +88,13 @@ class PeakMeter:
             return
         self._peaks.append(_peak_resident() - self._before)
         self._resets = self._resets and _reset_peak_resident()
+
+
+@torch.inference_mode()
+def kv_cache_bytes_per_token(model: Salmonn) -> int:
+    """Bytes that each further token adds to the cache, counted in that of a second of silence."""
+    _, reading = model.prefill(model.prepare([torch.zeros(SAMPLE_RATE)]))
+    return reading.bytes_per_token
 
 
 def _resident() -> int:
@@ -86,9 +107,9 @@ def _peak_resident() -> int:
     return _status("VmHWM") if _STATUS.exists() else _usage_peak()
 
 
-def _status(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-    assert found, f"{_STATUS} has no {name}"
+def _status(name: str, file: Path = _STATUS) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB$", file.read_text(), re.MULTILINE)
+    assert found, f"{file} has no {name}"
     return int(found[1]) * 1024
 
 

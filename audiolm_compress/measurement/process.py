@@ -1,47 +1,48 @@
-"""Starts the measuring process, shows its progress and reads its result.
+"""Measures models in processes of their own, and scores their answers.
 
-Of several processes of ``accelerate launch``, each starts one. That of the main process measures as if it
-were alone: the others wait until it has timed the model, all answer their share of the clips, and it waits in
-turn until they have ended before it times transformers' ``generate``. Times and answers are those of one
-process.
+Of several processes of ``accelerate launch``, each starts one a model. Those of the main process measure as
+if it were alone: the others wait until it has timed the models, all answer their share of the clips, and it
+waits in turn until they have ended before it times on. Times and answers are those of one process.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import audiolm_compress
-from audiolm_compress import errors
-from audiolm_compress.errors import AudioLMError, DataError
+from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.scoring import score
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
+from audiolm_compress.measurement.turns import Side, measure_in_turns
 from audiolm_compress.passes.base import Progress, Silent
 from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.training import signs
 from audiolm_compress.training.shards import on_main, processes, together
 
-_WORKER = "audiolm_compress.measurement.worker"
-_TAIL = 20  # lines of a broken process's output that are shown
-# Variables by which processes of a launch find each other, in which the measured one has no part.
-_LAUNCH = re.compile(
-    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(TORCHELASTIC|ACCELERATE)_\w+)"
-)
 _GO, _STOP = "go", "stop"
 _numbers = count()
+
+
+@dataclass(frozen=True)
+class Model:
+    """One of several models to measure.
+
+    Attributes:
+        name: what progress and messages call it, such as ``baseline``.
+        source: anything that ``load_model`` takes.
+        asking: prompts and decode settings in the place of the model's own.
+        allow_missing: see ``load_model``.
+    """
+
+    name: str
+    source: str | Path
+    asking: Asking | None = None
+    allow_missing: bool = False
 
 
 def measure(
@@ -75,30 +76,55 @@ def measure(
         AudioLMError: what went wrong in the process, under its own type (``DataError`` for bad clips,
             ``BaselineError`` for an unusable model), or that the process was killed.
     """
+    model = Model(name, source, asking, allow_missing)
+    return measure_together([model], clips, settings, device=device, seed=seed, progress=progress)[0]
+
+
+def measure_together(
+    models: Sequence[Model],
+    clips: ClipSource,
+    settings: BenchmarkSettings,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Measurements]:
+    """Measure models as ``measure`` does; timed in turns, if ``settings.latency.interleave`` says so.
+
+    Arguments and errors are those of ``measure``.
+    """
     state = processes()
-    request = Request(
-        source=str(source),
-        clips=clips,
-        settings=settings,
-        device=device,
-        seed=seed,
-        allow_missing=allow_missing,
-        asking=asking,
-        share=(state.process_index, state.num_processes),
-    )
+    main = state.process_index == 0
+    sides = [
+        Side(
+            model.name,
+            Request(
+                source=str(model.source),
+                clips=clips,
+                settings=settings,
+                device=device,
+                seed=seed,
+                allow_missing=model.allow_missing,
+                asking=model.asking,
+                share=(state.process_index, state.num_processes),
+                in_turns=main and settings.latency.interleave and len(models) > 1,
+            ),
+        )
+        for model in models
+    ]
     progress = progress or Silent()
     if state.num_processes == 1:
-        found = [_run(request, name, progress)]
+        found = [measure_in_turns(sides, progress, _go_on)]
     else:
         state.wait_for_everyone()  # what the main one times must not be disturbed by work before it
         number = next(_numbers)  # the same in all processes, as all measure the same models
-        turn = _in_turn if state.is_main_process else _after_main
-        found = together(lambda: turn(request, name, progress, number))
-    return on_main(lambda: _scored(found, settings, seed))
+        work = _on_main if main else _after_main
+        found = together(lambda: work(sides, progress, number))
+    return on_main(lambda: [_scored(shares, settings, seed) for shares in zip(*found, strict=True)])
 
 
 def _scored(found: Sequence[dict[str, Any]], settings: BenchmarkSettings, seed: int) -> Measurements:
-    """What all processes found, the main one's first, as one."""
+    """What all processes found of a model, the main one's first, as one."""
     measured = Measurements.from_dict(found[0]["measurements"])
     answers = {
         place: ClipResult.from_dict(clip)
@@ -128,103 +154,37 @@ def _scored(found: Sequence[dict[str, Any]], settings: BenchmarkSettings, seed: 
     )
 
 
-def _in_turn(request: Request, name: str, progress: Progress, number: int) -> dict[str, Any]:
+def _on_main(sides: Sequence[Side], progress: Progress, number: int) -> list[dict[str, Any]]:
     """Measure in the main process, and let the others answer when nothing is being timed."""
 
-    def paused(moment: str) -> None:
-        if moment == "timed":
-            signs.leave(f"timed {number}", _GO)
-        else:
-            for index in range(1, request.share[1]):
-                signs.awaited(f"answered {number} {index}")
+    def paused(moment: str, places: range) -> None:
+        for place in places:
+            if moment == "timed":
+                signs.leave(f"timed {number} {place}", _GO)
+            elif moment == "answered":
+                for index in range(1, sides[place].request.share[1]):
+                    signs.awaited(f"answered {number} {place} {index}")
 
     try:
-        return _run(request, name, progress, paused)
+        return measure_in_turns(sides, progress, paused)
     except BaseException:
-        signs.leave(f"timed {number}", _STOP)
+        for place in range(len(sides)):
+            signs.leave(f"timed {number} {place}", _STOP)
         raise
 
 
-def _after_main(request: Request, name: str, progress: Progress, number: int) -> dict[str, Any]:
-    """Answer this process's share once the main one has timed the model."""
-    if signs.awaited(f"timed {number}") == _STOP:
-        return {}
-    try:
-        return _run(request, name, progress)
-    finally:
-        signs.leave(f"answered {number} {request.share[0]}")
-
-
-def _run(
-    request: Request, name: str, progress: Progress, paused: Callable[[str], None] | None = None
-) -> dict[str, Any]:
-    """What the measured process writes; ``paused`` is called where it waits, and lets it go on."""
-    with tempfile.TemporaryDirectory(prefix="audiolm_compress_") as folder, tempfile.TemporaryFile() as log:
-        request_file, result_file = Path(folder, "request.json"), Path(folder, "result.json")
-        request_file.write_text(request.model_dump_json(), encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, "-m", _WORKER, str(request_file), str(result_file)],
-            stdin=subprocess.DEVNULL if paused is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            encoding="utf-8",
-            env=_environment(),
-        )
+def _after_main(sides: Sequence[Side], progress: Progress, number: int) -> list[dict[str, Any]]:
+    """Answer this process's share of each model once the main one has timed it."""
+    found: list[dict[str, Any]] = []
+    for place, side in enumerate(sides):
+        if signs.awaited(f"timed {number} {place}") == _STOP:
+            return []
         try:
-            _follow(process, name, progress, paused)
-            code = process.wait()
+            found += measure_in_turns([side], progress, _go_on)
         finally:
-            if process.stdin is not None:
-                with suppress(BrokenPipeError):
-                    process.stdin.close()
-            process.kill()
-            process.wait()
-        if code not in (0, 2) or not result_file.exists():
-            raise AudioLMError(_broken(request, name, code, log))
-        content = json.loads(result_file.read_text(encoding="utf-8"))
-    if "error" in content:
-        kind = getattr(errors, content["error"]["type"], AudioLMError)
-        raise kind(f"measuring the {name}: {content['error']['message']}")
-    return dict(content)
+            signs.leave(f"answered {number} {place} {side.request.share[0]}")
+    return found
 
 
-def _environment() -> dict[str, str]:
-    """That of this process without a launcher's, and with this package importable however it was found."""
-    root = str(Path(audiolm_compress.__file__).parents[1])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    own = {name: value for name, value in os.environ.items() if not _LAUNCH.fullmatch(name)}
-    return own | {"PYTHONPATH": os.pathsep.join(paths)}
-
-
-def _follow(
-    process: subprocess.Popen[str], name: str, progress: Progress, paused: Callable[[str], None] | None
-) -> None:
-    assert process.stdout is not None
-    with process.stdout as lines:
-        for line in lines:
-            message = json.loads(line)
-            if "start" in message:
-                progress.start(f"{name}: {message['start']}", message["total"])
-            elif "advance" in message:
-                progress.advance(message["advance"])
-            elif paused is not None and process.stdin is not None:
-                paused(message["pause"])
-                with suppress(BrokenPipeError):  # it has been killed, which its exit code will tell
-                    process.stdin.write("\n")
-                    process.stdin.flush()
-
-
-def _broken(request: Request, name: str, code: int, log: BinaryIO) -> str:
-    log.seek(0)
-    output = log.read().decode("utf-8", "replace").strip().splitlines()[-_TAIL:]
-    if code < 0:
-        cause = f"was killed by {signal.Signals(-code).name}"
-        if code == -signal.SIGKILL:
-            cause += ", as the system does when memory runs out; try a smaller benchmark.batch_size"
-    else:
-        cause = f"ended with code {code}"
-    lines = "\n".join(f"  {line}" for line in output)
-    return f"measuring the {name} ({request.source} on {request.device}): the process {cause}" + (
-        f"; its last output:\n{lines}" if lines else ""
-    )
+def _go_on(moment: str, places: range) -> None:
+    """Nobody else needs to come as far."""

@@ -20,6 +20,7 @@ class Request(Settings):
         asking: prompts and decode settings in the place of the model's own.
         share: which of how many processes this is, from 0; of several, all answer a share of the clips, and
             the first measures everything else.
+        in_turns: whether other models are timed in turn with this one.
     """
 
     source: str
@@ -30,3 +31,4 @@ class Request(Settings):
     allow_missing: bool = False
     asking: Asking | None = None
     share: tuple[int, int] = (0, 1)
+    in_turns: bool = False

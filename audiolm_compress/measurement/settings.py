@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from copy import copy
 from itertools import pairwise
-from typing import Any, Literal, Optional
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
 
-from pydantic import Field, create_model, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, create_model, field_validator
 from pydantic.fields import FieldInfo
 
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.runtime.settings import RuntimeSettings
 from audiolm_compress.salmonn.decode import DecodeSettings
-from audiolm_compress.settings import Settings
+from audiolm_compress.settings import ExistingFolder, Settings
 
 
 def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
@@ -30,6 +31,16 @@ DecodeChanges: type[Settings] = create_model(  # type: ignore[call-overload]  # 
 )
 
 
+def _model_folder(folder: str) -> str:
+    missing = [name for name in ("config.json", "model.safetensors") if not Path(folder, name).is_file()]
+    if missing:
+        raise ValueError(f"no {' and no '.join(missing)} in {folder}")
+    return folder
+
+
+ModelFolder = Annotated[ExistingFolder, AfterValidator(_model_folder)]
+
+
 class ClipLatency(Settings):
     """TTFT and TPOT over real clips and full greedy answers, batch 1."""
 
@@ -39,6 +50,21 @@ class ClipLatency(Settings):
         True,
         description="time the same clips in transformers' `generate` as well, which tells the runtime's "
         "share from compression's",
+    )
+    rounds: int = Field(
+        4,
+        ge=1,
+        description="parts that the runs of each protocol are cut into; models that are compared take turns "
+        "in the order A B, B A, ...",
+    )
+    interleave: bool = Field(
+        True,
+        description="load the models that are compared together and time them in turns, so that a machine "
+        "that drifts does so for all; where one, loaded, leaves less than twice its own memory free, it is "
+        "timed alone, which the report says. false: one after the other",
+    )
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="also time the clips answered this many at a time, such as [1, 4, 8]"
     )
 
 
@@ -70,6 +96,24 @@ class BenchmarkSettings(Settings):
         min_length=1,
         description="seconds, ascending, that part the clips into groups by length; scores are given of each",
     )
+
+    sentence_model: ModelFolder | None = Field(
+        None,
+        description="folder of a sentence encoder (config.json, tokenizer, model.safetensors), such as "
+        "paraphrase-TinyBERT-L6-v2, for the similarity of captions to their references; unset: not scored",
+    )
+    fluency_model: ModelFolder | None = Field(
+        None,
+        description="folder of FENSE's error detector (see metrics/fluency.py), for FENSE; needs "
+        "`sentence_model`; unset: not scored",
+    )
+
+    @field_validator("fluency_model")
+    @classmethod
+    def _half_of_fense(cls, folder: str | None, info: ValidationInfo) -> str | None:
+        if folder is not None and info.data.get("sentence_model", "wrong") is None:
+            raise ValueError("is half of FENSE, whose other half needs `sentence_model`, which is unset")
+        return folder
 
     @field_validator("length_edges")
     @classmethod

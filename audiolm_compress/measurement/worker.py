@@ -7,9 +7,10 @@ REQUEST is a JSON file (see ``Request``). RESULT is written as a whole at the en
 "message"}}``. Progress goes to standard output, one JSON object a line: ``{"start": "reading", "total": 12}``
 and ``{"advance": 1}``; what libraries print, to standard error.
 
-Where several processes share the clips, each answers its share, and the first alone measures. It says
-``{"pause": "timed"}`` when the others may begin, and ``{"pause": "answered"}`` before it times on and they
-must be done; each time it goes on when a line comes from standard input.
+Where several models are timed in turns, it says ``{"pause": "turn"}`` before each round, and goes on when a
+line comes from standard input. So it does at ``{"pause": "timed"}``, before it answers, and at ``{"pause":
+"answered"}``, before it times on: then other models, and the processes that share the clips, must have come
+as far. Of several that share them each answers its share, and the first alone measures.
 """
 
 from __future__ import annotations
@@ -20,53 +21,26 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.data.loading import Examples, load_examples
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.measurement.batches import batch_latency
+from audiolm_compress.measurement.data_hashes import data_hashes
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.measurement.latency import (
-    clip_steps,
-    clips_latency,
-    noise_latency,
-    steps,
-    transformers_latency,
-)
+from audiolm_compress.measurement.latency import clips_latency, noise_latency, transformers_latency
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
-from audiolm_compress.measurement.memory import PeakMeter
+from audiolm_compress.measurement.memory import PeakMeter, kv_cache_bytes_per_token
 from audiolm_compress.measurement.quality import answer_clips, own_batches, used_decode
+from audiolm_compress.measurement.reporter import Reporter
 from audiolm_compress.measurement.request import Request
+from audiolm_compress.measurement.rounds import Rounds
 from audiolm_compress.quantization.modules import kernel_report, prepare_modules
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
-
-
-class Reporter:
-    """Sends progress to the parent process, and waits for its word."""
-
-    def __init__(self, stream: TextIO, replies: TextIO | None = None) -> None:
-        self._stream = stream
-        self._replies = replies
-
-    def start(self, description: str, total: int) -> None:
-        """A line of ``total`` steps begins."""
-        self._send({"start": description, "total": total})
-
-    def advance(self, count: int = 1) -> None:
-        """``count`` steps are done."""
-        self._send({"advance": count})
-
-    def pause(self, moment: str) -> None:
-        """Say how far the work is and wait until it may go on."""
-        assert self._replies is not None
-        self._send({"pause": moment})
-        self._replies.readline()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=self._stream, flush=True)
 
 
 def measure_here(request: Request, progress: Reporter) -> Measurements:
@@ -81,10 +55,11 @@ def measure_here(request: Request, progress: Reporter) -> Measurements:
 def measure_share(request: Request, progress: Reporter) -> tuple[Measurements, dict[int, ClipResult]]:
     """Measurements without answers, and the answers to this process's share of the clips by their places."""
     settings, device = request.settings, torch.device(request.device)
-    shared = request.share[1] > 1
+    waits = request.in_turns or request.share[1] > 1
     torch.manual_seed(request.seed)
     loaded = _load_clips(request)
     examples = loaded.examples
+    hashes = data_hashes(request.clips.test, examples)
     progress.start("loading the model", 1)
     meter = PeakMeter(device)
     begin = time.perf_counter()
@@ -92,27 +67,30 @@ def measure_share(request: Request, progress: Reporter) -> tuple[Measurements, d
     load_seconds = time.perf_counter() - begin
     meter.loaded()
     progress.advance()
-    progress.start("timing answers", steps(settings, len(examples)))
-    on_clips = clips_latency(model, examples, settings, progress.advance)
+    progress.loaded(meter.held(), meter.free())
+    rounds = Rounds(device, settings.latency.rounds, progress, in_turns=request.in_turns)
+    on_clips = clips_latency(model, examples, settings, rounds)
     meter.noise_protocol_begins()
-    on_noise = noise_latency(model, settings, request.seed, progress.advance)
+    on_noise = noise_latency(model, settings, request.seed, rounds)
     meter.noise_protocol_ends()
-    if shared:
+    if waits:
         progress.pause("timed")
     answers = _answers(model, examples, request, progress)
-    memory = meter.result()
-    if shared:
+    memory = meter.result()  # what comes after it must not add to it
+    if waits:
         progress.pause("answered")
     in_transformers = None
-    if settings.latency.transformers:  # after the memory is known, to which it must not add
-        progress.start("timing answers in transformers' generate", clip_steps(settings, len(examples)))
-        in_transformers = transformers_latency(model, examples, settings, progress.advance)
+    if settings.latency.transformers:
+        in_transformers = transformers_latency(model, examples, settings, rounds)
+    batches = [
+        batch_latency(model, examples, settings, size, rounds) for size in settings.latency.batch_sizes
+    ]
     by_part = model.weight_bytes()
     found = Measurements(
         source=request.source,
         weight_bytes=sum(by_part.values()),
         weight_bytes_by_part=by_part,
-        memory=memory,
+        memory=replace(memory, kv_cache_bytes_per_token=kv_cache_bytes_per_token(model)),
         clips_latency=on_clips,
         noise_latency=on_noise,
         scores={},
@@ -123,10 +101,17 @@ def measure_share(request: Request, progress: Reporter) -> tuple[Measurements, d
         skipped=tuple(loaded.bad),
         decode=used_decode(model, examples, settings),
         clips=(),
-        environment=describe_environment(device, request.seed) | {"kernels": kernel_report(model)},
+        environment=describe_environment(device, request.seed)
+        | {"data": hashes, "kernels": kernel_report(model)},
         load_seconds=load_seconds,
-        notes=(*filter(None, [model.runtime_note]), *slow_kernels, *_notes(on_clips.tokens)),
+        notes=(
+            *filter(None, [model.runtime_note]),
+            *slow_kernels,
+            *_notes(on_clips.tokens),
+            *rounds.notes,
+        ),
         transformers_latency=in_transformers,
+        batches=tuple(batches),
     )
     return found, answers
 

@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.measurements import ClipScore, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
 from audiolm_compress.metrics.scores import SCORES
 
+CERTAIN = 0.01  # level at which a difference is called without reserve
+
 HOW_NOISE_IS_JUDGED = (
-    "within noise: 0 lies in the 95 % interval of the difference, by paired bootstrap over the test clips "
-    "(every resample draws the same clips for both models)"
+    "intervals hold the true figure in 95 % of test sets of this size, by studentised bootstrap over the test "
+    "clips; those of differences are paired (every resample draws the same clips for both models)"
+)
+HOW_VERDICTS_ARE_REACHED = (
+    "p: how often two equally good models would differ by as much or more, by a two-sided randomisation test "
+    "over the test clips; within noise: p is above 0.05 or 0 lies in the interval; better or worse: neither, "
+    "and p is at most 0.01; perhaps: p lies between, as it does for one in 25 pairs of equal models"
 )
 
+Verdict = Literal["within noise", "perhaps better", "perhaps worse", "better", "worse"]
 
-def differences(baseline: Measurements, candidate: Measurements) -> dict[str, PairedResult]:
+
+def verdict(score: str, found: PairedResult) -> Verdict:
+    """What a difference says of the candidate.
+
+    Args:
+        score: its name in ``SCORES``.
+        found: the paired comparison.
+    """
+    if found.within_noise:
+        return "within noise"
+    if (found.difference < 0) == SCORES[score].lower_is_better:
+        return "better" if found.p_value <= CERTAIN else "perhaps better"
+    return "worse" if found.p_value <= CERTAIN else "perhaps worse"
+
+
+def differences(baseline: Measurements, candidate: Measurements, *, seed: int = 0) -> dict[str, PairedResult]:
     """Paired comparison of each score that both models have, by its name in ``SCORES``.
+
+    Args:
+        baseline: measurements of the first model.
+        candidate: of the second.
+        seed: of the bootstrap and of the randomisation test.
 
     Raises:
         DataError: the two were not measured on the same clips, or not scored against the same references.
@@ -36,6 +66,7 @@ def differences(baseline: Measurements, candidate: Measurements) -> dict[str, Pa
             [score.amount for score in before.values()],
             [score.amount for score in after.values()],
             list(weights.values()),
+            seed=seed,
         )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from audiolm_compress.measurement.measurements import ClipResult
+from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.report import rows
 from audiolm_compress.report.step import Step
@@ -27,6 +27,7 @@ def render(report: Report) -> str:
         table(("part", "baseline", "candidate", "ratio"), rows.part_rows(baseline, candidate)),
         "## Latency in ms, median (5 % to 95 %)",
         table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
+        *_throughput(report),
         "## How it was measured",
         bullets(
             [
@@ -42,7 +43,7 @@ def render(report: Report) -> str:
     if report.steps:
         sections += ["## Passes", table(("pass", "what it did", "weights MiB", "seconds"), step_rows(report))]
         sections += [_step(index, step) for index, step in enumerate(report.steps, start=1)]
-    sections += ["## Sample answers", *_samples(report)]
+    sections += ["## Sample answers", *samples({"baseline": baseline, "candidate": candidate})]
     sections += ["## Environment", bullets(f"{name}: {value}" for name, value in report.environment.items())]
     return "\n\n".join(section for section in sections if section) + "\n"
 
@@ -98,6 +99,12 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _throughput(report: Report) -> list[str]:
+    body = rows.throughput_rows(report.baseline, report.candidate)
+    header = ("figure", "baseline", "candidate")
+    return ["## Throughput", table(header, body)] if body else []
+
+
 def _step(index: int, step: Step) -> str:
     settings = ", ".join(f"{name}: {value}" for name, value in step.settings.items() if name != "pass")
     figures = ", ".join(f"{name}: {_cell(value)}" for name, value in step.figures.items())
@@ -113,17 +120,21 @@ def _module_table(modules: Sequence[Mapping[str, Any]]) -> str:
     return table(columns, ([row.get(name, "") for name in columns] for row in modules))
 
 
-def _samples(report: Report) -> Iterable[str]:
-    """The first clips of each task with both answers."""
-    by_task: dict[str, list[tuple[ClipResult, ClipResult]]] = {}
-    for pair in zip(report.baseline.clips, report.candidate.clips, strict=True):
-        by_task.setdefault(pair[0].task, []).append(pair)
-    for task, pairs in by_task.items():
+def samples(sides: Mapping[str, Measurements]) -> Iterable[str]:
+    """The first clips of each task with the answers of all models."""
+    by_task: dict[str, list[tuple[ClipResult, ...]]] = {}
+    for clips in zip(*(side.clips for side in sides.values()), strict=True):
+        by_task.setdefault(clips[0].task, []).append(clips)
+    for task, found in by_task.items():
         body = [
-            (before.testset_id, before.references[0] if before.references else "", before.text, after.text)
-            for before, after in pairs[:_SAMPLES]
+            (
+                clips[0].testset_id,
+                clips[0].references[0] if clips[0].references else "",
+                *(c.text for c in clips),
+            )
+            for clips in found[:_SAMPLES]
         ]
-        yield f"### {task}\n\n" + table(("clip", "reference", "baseline", "candidate"), body)
+        yield f"### {task}\n\n" + table(("clip", "reference", *sides), body)
 
 
 def _cell(value: Any) -> str:

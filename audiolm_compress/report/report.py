@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.metrics.bootstrap import Interval, PairedResult
+from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.recipe import Goals
 from audiolm_compress.report.differences import differences
 from audiolm_compress.report.goals import Goal, judge
+from audiolm_compress.report.json_form import read, read_paired, written
 from audiolm_compress.report.step import Step
 
 if TYPE_CHECKING:
@@ -97,7 +95,7 @@ class Report:
             "notes": list(self.notes),
             "further": {name: side.to_dict() for name, side in self.further.items()},
         }
-        return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return written(content)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
@@ -106,13 +104,13 @@ class Report:
         Raises:
             DataError: it is no report, or one in the form of another version.
         """
-        content = _content(text)
+        content = read(text, "report", SCHEMA, ("baseline", "candidate"))
         return cls(
             baseline=Measurements.from_dict(content["baseline"]),
             candidate=Measurements.from_dict(content["candidate"]),
             steps=tuple(Step(**step) for step in content["steps"]),
             environment=content["environment"],
-            differences={score: _paired(found) for score, found in content["differences"].items()},
+            differences={score: read_paired(found) for score, found in content["differences"].items()},
             goals=tuple(Goal(**goal) for goal in content["goals"]),
             notes=tuple(content.get("notes", ())),
             further={name: Measurements.from_dict(side) for name, side in content.get("further", {}).items()},
@@ -149,33 +147,3 @@ class Report:
         from audiolm_compress.report.html import of_report, render
 
         return render(of_report(self), settings)
-
-
-def _content(text: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"report: expected the JSON of a report, found no JSON ({error})") from error
-    if not isinstance(content, dict) or "baseline" not in content:
-        raise DataError("report: expected the JSON of a report, with a baseline and a candidate")
-    found = content.get("schema", 1)
-    if found != SCHEMA:
-        raise DataError(
-            f"report: this version reads schema {SCHEMA}, found schema {found}; run the recipe again, or "
-            "read it with the version that wrote it (environment.audiolm_compress)"
-        )
-    return content
-
-
-def _paired(content: Mapping[str, Any]) -> PairedResult:
-    intervals = {name: Interval(**value) for name, value in content.items() if name.endswith("_interval")}
-    return PairedResult(**{**content, **intervals})
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity; a figure that is not a number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

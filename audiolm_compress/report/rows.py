@@ -7,7 +7,12 @@ from collections.abc import Mapping, Sequence
 from audiolm_compress.measurement.measurements import Latency, Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, differences
+from audiolm_compress.report.differences import (
+    HOW_NOISE_IS_JUDGED,
+    HOW_VERDICTS_ARE_REACHED,
+    differences,
+    verdict,
+)
 from audiolm_compress.report.goals import Goal
 from audiolm_compress.report.step import Step
 
@@ -53,15 +58,21 @@ def noise_row(found: Mapping[str, PairedResult]) -> Row:
 
 def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
     """The verdicts in full."""
-    lines = []
-    for name, result in found.items():
-        low, high = result.difference_interval.low, result.difference_interval.high
-        verdict = "within noise" if result.within_noise else "beyond noise"
-        lines.append(
-            f"{SCORES[name].title} {result.difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, "
-            f"{result.clips} clips: {verdict}"
-        )
-    return lines
+    return [
+        f"{SCORES[name].title} {result.difference:+.4f}, 95 % interval {between(result)}, "
+        f"p {p_value(result)}, {result.clips} clips: {verdict(name, result)}"
+        for name, result in found.items()
+    ]
+
+
+def between(found: PairedResult) -> str:
+    """The interval of a difference."""
+    return f"{found.difference_interval.low:+.4f} to {found.difference_interval.high:+.4f}"
+
+
+def p_value(found: PairedResult) -> str:
+    """To two digits, and from below where flips were drawn and none was as extreme."""
+    return f"{found.p_value:.2g}" if found.p_value >= 0.001 else "< 0.001"
 
 
 def further_lines(further: Mapping[str, Measurements], candidate: Measurements) -> list[str]:
@@ -88,18 +99,61 @@ def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
 
 
 def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
-    """Both protocols: protocol, figure, before, after."""
+    """All protocols: protocol, figure, before, after; what TTFT is made of on real clips alone."""
     protocols: list[tuple[str, Latency | None, Latency | None]] = [
         ("real clips", baseline.clips_latency, candidate.clips_latency),
         ("upstream", baseline.noise_latency, candidate.noise_latency),
     ]
     if baseline.transformers_latency is not None or candidate.transformers_latency is not None:
         protocols.append(("transformers", baseline.transformers_latency, candidate.transformers_latency))
+    rows: list[Row] = []
+    for protocol, before, after in protocols:
+        rows.append((protocol, "TTFT", spread(before, "ttft"), spread(after, "ttft")))
+        if before is baseline.clips_latency:
+            rows += ttft_part_rows(baseline.clips_latency, candidate.clips_latency)
+        rows.append((protocol, "TPOT", spread(before, "tpot"), spread(after, "tpot")))
+    return rows
+
+
+def ttft_part_rows(before: Latency, after: Latency) -> list[Row]:
+    """What TTFT is made of, medians: "", part, before, after."""
+    cells = ttft_parts(before), ttft_parts(after)
     return [
-        (protocol, figure.upper(), spread(before, figure), spread(after, figure))
-        for protocol, before, after in protocols
-        for figure in ("ttft", "tpot")
+        ("", f"- {part}", *(side.get(part, "none") for side in cells))
+        for part in dict.fromkeys([*cells[0], *cells[1]])
     ]
+
+
+def ttft_parts(latency: Latency) -> dict[str, str]:
+    """Medians in ms of what TTFT is made of."""
+    return {part.replace("_", " "): milliseconds(times.median) for part, times in latency.parts.items()}
+
+
+def throughput_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
+    """What is not in ms: figure, before, after; only what was measured of one of them."""
+    before, after = throughput(baseline), throughput(candidate)
+    return [
+        (name, before.get(name, "n/a"), after.get(name, "n/a")) for name in dict.fromkeys([*before, *after])
+    ]
+
+
+def throughput(side: Measurements) -> dict[str, str]:
+    """What was measured of these: real-time factor, energy, KV cache, batches."""
+    cells = {}
+    latency, cache = side.clips_latency, side.memory.kv_cache_bytes_per_token
+    if (factor := latency.real_time_factor) is not None:
+        cells["computing, s per s of audio"] = f"{factor.median:.3g} ({factor.p5:.3g} to {factor.p95:.3g})"
+    if latency.energy_joules is not None:
+        cells["energy, J per clip"] = f"{latency.energy_joules:.3g}"
+    if cache is not None:
+        cells["KV cache, bytes per token"] = str(cache)
+    for batch in side.batches:
+        step = None if batch.step is None else batch.step.median
+        name = f"{batch.size} clips at once" if batch.size > 1 else "1 clip at once"
+        cells[f"{name}: TTFT, ms"] = milliseconds(batch.ttft.median)
+        cells[f"{name}: further step, ms"] = milliseconds(step)
+        cells[f"{name}: clips per s"] = f"{batch.clips_per_second:.3g}"
+    return cells
 
 
 def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:
@@ -179,32 +233,42 @@ def notes(
     of_run: Sequence[str],
 ) -> list[str]:
     """How it was measured, and all that was left out, fallen back from or left undone."""
-    sides = {"baseline": baseline, "candidate": candidate}
-    counts = baseline.counts
     lines = noise_lines(found)
     if found:
-        lines.append(HOW_NOISE_IS_JUDGED)
-    lines.append(
-        f"clips: {counts.get('clips', 0)} measured, {counts.get('padded', 0)} padded to 1 s, "
-        f"{counts.get('truncated', 0)} cut at 30 s, {counts.get('skipped', 0)} unusable and skipped"
-    )
-    lines.append(f"latency on real clips (used above): {baseline.clips_latency.protocol}")
-    lines.append(f"latency in the upstream protocol: {baseline.noise_latency.protocol}")
+        lines += [HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED]
+    lines += protocol_lines(baseline)
     lines += runtime_lines(baseline, candidate)
-    lines.append(f"peak memory: {candidate.memory.method}")
-    lines += unscored_lines(candidate)
-    for name, side in sides.items():
-        if kernels := side.environment.get("kernels"):
-            listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
-            lines.append(f"kernels of the {name}: {listed}")
-    for note in dict.fromkeys([*baseline.notes, *candidate.notes]):
-        of = [name for name, side in sides.items() if note in side.notes]
-        lines.append(note if len(of) == 2 else f"{of[0]}: {note}")
+    lines += side_lines({"baseline": baseline, "candidate": candidate})
     lines += of_run
     for index, step in enumerate(steps, start=1):
         if not step.changed:
             lines.append(f"pass {index}, {step.name}, changed nothing: {step.summary}")
         lines += [f"pass {index}, {step.name}: {note}" for note in step.notes]
+    return lines
+
+
+def protocol_lines(side: Measurements) -> list[str]:
+    """What was measured, which is the same for all models of a comparison."""
+    counts = side.counts
+    return [
+        f"clips: {counts.get('clips', 0)} measured, {counts.get('padded', 0)} padded to 1 s, "
+        f"{counts.get('truncated', 0)} cut at 30 s, {counts.get('skipped', 0)} unusable and skipped",
+        f"latency on real clips (used above): {side.clips_latency.protocol}",
+        f"latency in the upstream protocol: {side.noise_latency.protocol}",
+    ]
+
+
+def side_lines(sides: Mapping[str, Measurements]) -> list[str]:
+    """How memory was counted, scores that are missing, kernels, and what measuring noted of which model."""
+    lines = [f"peak memory: {method}" for method in dict.fromkeys(s.memory.method for s in sides.values())]
+    lines += dict.fromkeys(line for side in sides.values() for line in unscored_lines(side))
+    for name, side in sides.items():
+        if kernels := side.environment.get("kernels"):
+            listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
+            lines.append(f"kernels of the {name}: {listed}")
+    for note in dict.fromkeys(note for side in sides.values() for note in side.notes):
+        of = [name for name, side in sides.items() if note in side.notes]
+        lines.append(note if len(of) == len(sides) else f"{', '.join(of)}: {note}")
     return lines
 
 

@@ -34,6 +34,11 @@ def render(report: Report) -> RenderableType:
     lines = rows.notes(baseline, candidate, report.differences, report.steps, report.notes)
     lines += rows.further_lines(report.further, candidate)
     shown: list[RenderableType] = [main, parts, latency]
+    if figures := rows.throughput_rows(baseline, candidate):
+        throughput = table("Throughput", ("figure", "baseline", "candidate"))
+        for row in figures:
+            throughput.add_row(*row)
+        shown.append(throughput)
     if report.steps:
         shown.append(_steps(report))
     shown.append(Text("\n".join(f"- {line}" for line in lines)))

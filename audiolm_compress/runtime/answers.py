@@ -42,6 +42,10 @@ class Reading(Protocol):
     def step(self, tokens: Tensor) -> Tensor:
         """Read one more token of each text, int64 [batch]; logits of the next, [batch, vocabulary]."""
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a token's keys and values in all layers, as they lie in memory."""
+
 
 class Branching(Reading, Protocol):
     """A reading whose rows can be repeated and exchanged."""

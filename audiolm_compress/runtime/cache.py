@@ -41,6 +41,11 @@ class Cache:
         """Bytes of keys and values, unused columns included."""
         return sum(layer.nbytes for layer in self.layers if layer is not None)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a token's keys and values in all layers."""
+        return self.nbytes // (self.batch * self.capacity)
+
     def held(self) -> list[Tensor]:
         """``layers`` of a cache that has been written."""
         written = [layer for layer in self.layers if layer is not None]

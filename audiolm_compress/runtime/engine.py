@@ -30,6 +30,11 @@ class Continuation:
         """Read one more token of each text, int64 [batch]; logits of the next, [batch, vocabulary]."""
         return self._steps.step(tokens, self.cache)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a token's keys and values in all layers."""
+        return self.cache.bytes_per_token
+
     def expand(self, times: int) -> None:
         """Repeat every row ``times`` times."""
         self.cache.expand(times)

@@ -42,6 +42,15 @@ class ForwardContinuation:
         self._cache = output.past_key_values
         return output.logits[:, -1]
 
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of a token's keys and values in all layers; a layer may keep no more than its window."""
+        return sum(
+            held.nbytes // (held.shape[0] * held.shape[-2])
+            for layer in self._cache.layers
+            for held in (layer.keys, layer.values)
+        )
+
 
 @torch.inference_mode()
 def prefill(

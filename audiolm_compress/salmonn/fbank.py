@@ -17,6 +17,7 @@ from torch import Tensor
 
 from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.errors import DataError
+from audiolm_compress.salmonn.stages import stage
 
 FRAME_LENGTH = 400
 FRAME_SHIFT = 160
@@ -67,6 +68,7 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
     return (power.float() @ mel).clamp_min(_LOG_FLOOR).log()
 
 
+@stage("features")
 def beats_fbank(waveforms: Tensor) -> Tensor:
     """The input of BEATs: :func:`kaldi_fbank`, normalised, float32, shape [batch, frames, 128]."""
     with torch.autocast(waveforms.device.type, enabled=False):  # a spectrum needs its 32 bits

@@ -16,6 +16,7 @@ from transformers import WhisperFeatureExtractor
 
 from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.salmonn.speech import FRAME_SAMPLES, clip_frames, encode, log_mel
+from audiolm_compress.salmonn.stages import stage
 from audiolm_compress.salmonn.structure import Structure
 
 
@@ -95,6 +96,7 @@ class Hearing(Structure):
         frames = max(self.frames([samples]), self.sound_tokens([samples]))
         return self.connector.config.tokens(frames)
 
+    @stage("speech_encoder")
     def encode_speech(self, waveforms: Sequence[Tensor]) -> Tensor:
         """Whisper's states [batch, frames, speech_width], as long as the longest clip's bucket."""
         features = log_mel(self.feature_extractor, waveforms, self.frames([len(w) for w in waveforms]))
@@ -110,8 +112,10 @@ class Hearing(Structure):
         """
         if self.audio_encoder is None:
             return None
-        return self.audio_encoder(*self.pad_sounds(waveforms)).features
+        with stage("audio_encoder"):
+            return self.audio_encoder(*self.pad_sounds(waveforms)).features
 
+    @stage("features")
     def pad_sounds(self, waveforms: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """BEATs' input: clips padded with zeros [batch, samples], and True on the padding if there is any."""
         width = self._sound_samples([len(waveform) for waveform in waveforms])
@@ -130,6 +134,7 @@ class Hearing(Structure):
             return max(*samples, SAMPLE_RATE)
         return self.frames(samples) * FRAME_SAMPLES
 
+    @stage("connector")
     def connect(self, speech_states: Tensor, audio_states: Tensor | None) -> AudioTokens:
         """Audio tokens of encoder states: Whisper [batch, T, Ds] and BEATs [batch, N, Da]."""
         embeddings = self.connector(speech_states, audio_states)

@@ -36,6 +36,7 @@ from audiolm_compress.salmonn.generation import (
 )
 from audiolm_compress.salmonn.hearing import AudioTokens, Hearing
 from audiolm_compress.salmonn.prompts import Prompts
+from audiolm_compress.salmonn.stages import stage
 
 IGNORED = -100
 
@@ -131,6 +132,7 @@ class Salmonn(Hearing):
         audio = self.encode_audio([example.waveform for example in examples])
         return self.wrap(audio, self._around(examples), [example.text for example in examples])
 
+    @stage("prefill")
     def wrap(
         self,
         audio: AudioTokens,
@@ -246,6 +248,7 @@ class Salmonn(Hearing):
         logits = self.score(inputs)[:, :-1].float()
         return F.cross_entropy(logits.flatten(0, 1), inputs.labels[:, 1:].flatten(), ignore_index=IGNORED)
 
+    @stage("prefill")
     def prefill(self, inputs: Inputs, room: int = 64) -> tuple[Tensor, Reading]:
         """Read the prompt.
 

@@ -18,6 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.data.example import SAMPLE_RATE
 from audiolm_compress.salmonn.connector import ConnectorConfig
+from audiolm_compress.salmonn.stages import stage
 
 FRAME_SAMPLES = 320  # a state of the encoder covers 20 ms
 LONGEST_FRAMES = 1500  # 30 s
@@ -46,6 +47,7 @@ def clip_frames(samples: int, bucket_seconds: float | None, connector: Connector
     return min(connector.whole_windows(frames), LONGEST_FRAMES)
 
 
+@stage("features")
 def log_mel(extractor: WhisperFeatureExtractor, waveforms: Sequence[Tensor], frames: int) -> Tensor:
     """Whisper's input for clips padded with silence, or cut, to ``frames`` encoder frames.
 

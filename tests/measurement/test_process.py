@@ -18,9 +18,10 @@ from audiolm_compress.errors import AudioLMError, DataError
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.measurement.process import measure
 from audiolm_compress.measurement.quality import answer_clips
+from audiolm_compress.measurement.reporter import Reporter
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
-from audiolm_compress.measurement.worker import Reporter, measure_here
+from audiolm_compress.measurement.worker import measure_here
 from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.model import Salmonn
@@ -88,6 +89,9 @@ def test_measuring_here(source: str, annotation: Path, small_model: Callable[[st
     messages = [json.loads(line) for line in stream.getvalue().splitlines()]
     totals = [message["total"] for message in messages if "start" in message]
     assert sum(totals) == sum(message.get("advance", 0) for message in messages) == 1 + 2 + 4 + 1
+    layers = 2 * 4 * model.causal_lm.config.num_hidden_layers
+    heads = model.causal_lm.config.num_key_value_heads * model.causal_lm.config.head_dim
+    assert found.memory.kv_cache_bytes_per_token == layers * heads
 
 
 def test_measuring_as_another_model_is_asked(
@@ -141,6 +145,7 @@ def test_measuring_in_a_process_of_its_own(source: str, annotation: Path) -> Non
     assert [line[0] for line in progress.lines] == [
         "baseline: loading the model",
         "baseline: timing answers",
+        "baseline: timing the upstream protocol",
         "baseline: answering all clips",
         "baseline: timing answers in transformers' generate",
     ]

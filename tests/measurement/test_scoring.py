@@ -68,6 +68,26 @@ def test_test_set_without_captions_or_without_speech() -> None:
     assert "wer" not in score([CLIPS[1], CLIPS[4]]).scores
 
 
+def test_questions_are_scored_where_an_answer_is_known() -> None:
+    clips = [
+        clip("a", "QA", "the dog", "a dog", "hound"),
+        clip("b", "qa_sound", "two", "3"),
+        clip("c", "QA", "yes", ""),
+        clip("d", "QA", "hound", "a dog", "hound"),
+    ]
+    found = score(clips)
+    assert found.scores["qa_exact"].value == pytest.approx(1 / 3)
+    assert found.scores["qa_match"].value == pytest.approx(2 / 3)
+    assert found.scores["qa_match"].clips == 3 and found.not_scored == 1
+    assert "qa_match" in score([clips[2]]).unscored
+
+
+def test_scores_that_need_a_model_say_how_to_get_it() -> None:
+    found = score([CLIPS[1], CLIPS[4]])
+    for name in ("similarity", "fense"):
+        assert "benchmark.sentence_model" in found.unscored[name]
+
+
 def test_scores_of_before_are_computed_anew() -> None:
     wrong = replace(CLIPS[0], edits=Edits(9, 9, 9, 9), scores={"cider_d": ClipScore(1, 1)})
     assert score([wrong, CLIPS[2]]) == score([CLIPS[0], CLIPS[2]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -32,11 +34,32 @@ def test_written_out_settings_read_back_equal() -> None:
         {"decode": {"asr": {"beams": 2}}},
         {"decode": {"asr": {"num_beams": 0}}},
         {"latency": {"clips": 0}},
+        {"latency": {"batch_sizes": [4, 0]}},
         {"noise_protocol": {"iterations": 0}},
         {"batchsize": 4},
         {"runtime": {"engine": "llama.cpp"}},
+        {"length_edges": []},
+        {"length_edges": [0, 5]},
+        {"length_edges": [10, 5]},
     ],
 )
 def test_impossible_settings_are_refused(content: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         BenchmarkSettings.model_validate(content)
+
+
+def test_models_of_scores_are_whole_and_known_before_anything_is_measured(tmp_path: Path) -> None:
+    def read(**entries: str) -> BenchmarkSettings:
+        return BenchmarkSettings.model_validate(entries, context={"folder": tmp_path})
+
+    with pytest.raises(ValidationError, match="no such folder"):
+        read(sentence_model="encoder")
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "config.json").touch()
+    with pytest.raises(ValidationError, match=r"no model.safetensors in"):
+        read(sentence_model="encoder")
+    (folder / "model.safetensors").touch()
+    assert read(sentence_model="encoder").sentence_model == str(folder)
+    with pytest.raises(ValidationError, match="needs `sentence_model`, which is unset"):
+        read(fluency_model="encoder")

@@ -194,17 +194,18 @@ def test_goals(measured: Measured, goals: dict[str, float | str], met: bool) -> 
 
 
 def test_noise_is_judged_by_the_paired_interval(measured: Measured) -> None:
-    """Every clip worse is beyond chance; one worse and one better is not; better is always met."""
+    """Six of six clips worse are beyond chance; one worse and one better is not; better is always met."""
     goals = Goals(wer_increase="noise", cider_d_decrease="noise")
+    baseline = measured(errors=(0, 1, 2, 1, 0, 3), cider=(1.0, 2.0, 3.0, 1.0, 2.0, 3.0))
     cases = {
-        "worse": (measured(errors=(1, 2, 3, 2), cider=(0.5, 1.5, 2.5)), False),
-        "mixed": (measured(errors=(1, 0, 2, 1), cider=(1.5, 1.5, 3.0)), True),
-        "better": (measured(errors=(0, 0, 1, 0), cider=(2.0, 3.0, 4.0)), True),
+        "worse": (measured(errors=(1, 2, 3, 2, 1, 4), cider=(0.5, 1.5, 2.5, 0.5, 1.5, 2.5)), False),
+        "mixed": (measured(errors=(1, 0, 2, 1, 0, 3), cider=(1.5, 1.5, 3.0, 1.0, 2.0, 3.0)), True),
+        "better": (measured(errors=(0, 0, 1, 0, 0, 2), cider=(2.0, 3.0, 4.0, 2.0, 3.0, 4.0)), True),
     }
     for name, (candidate, met) in cases.items():
-        found = Report.of(measured(), candidate, environment=ENVIRONMENT, goals=goals)
+        found = Report.of(baseline, candidate, environment=ENVIRONMENT, goals=goals)
         assert [goal.met for goal in found.goals] == [met, met], name
-    assert found.differences["wer"].difference == pytest.approx(-3 / 40)
+    assert found.differences["wer"].difference == pytest.approx(-4 / 60)
 
 
 def test_models_on_different_clips_are_not_compared(measured: Measured) -> None:

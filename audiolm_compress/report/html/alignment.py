@@ -46,6 +46,8 @@ def aligned(reference: Sequence[str], answer: Sequence[str]) -> list[Word]:
             words += [Word("delete", text) for text in there]
         elif chunk.type == "substitute":
             words += [Word("substitute", text, old) for text, old in zip(here, there, strict=True)]
+        elif chunk.type == "insert":
+            words += [Word("insert", text) for text in here]
         else:
-            words += [Word(chunk.type, text) for text in here]
+            words += [Word("equal", text) for text in here]
     return words

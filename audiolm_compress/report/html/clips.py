@@ -68,7 +68,7 @@ def _clip(names: Sequence[str], sides: Sequence[ClipResult], worse: float, heard
             "div",
             element("h3", foreign(first.testset_id)),
             quiet(" · ".join(about)),
-            _verdict(worse, changed),
+            _verdict(worse, changed) if len(sides) > 1 else None,
             class_="head",
         ),
         _sound(first, heard),

@@ -6,7 +6,7 @@ from audiolm_compress.measurement.measurements import Group, Measurements
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report.html.content import Content
 from audiolm_compress.report.html.markup import Markup, element, joined, table
-from audiolm_compress.report.html.verdict import quiet
+from audiolm_compress.report.html.verdict import bounds, quiet
 
 
 def groups(content: Content) -> Markup:
@@ -40,4 +40,4 @@ def _cell(group: Group | None, score: str) -> Markup:
     if group is None or score not in group.scores:
         return quiet("n/a")
     found = group.scores[score]
-    return joined([f"{found.value:.4f}", quiet(f"{found.low:.3f} to {found.high:.3f}")])
+    return joined([f"{found.value:.4f}", quiet(bounds(found.low, found.high))])

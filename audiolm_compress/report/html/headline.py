@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report import rows
+from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED
 from audiolm_compress.report.goals import Goal
 from audiolm_compress.report.html.content import Content
 from audiolm_compress.report.html.interval import interval
 from audiolm_compress.report.html.markup import Markup, element, joined, table
-from audiolm_compress.report.html.verdict import change, chip, quiet, signed, size, times, verdict
+from audiolm_compress.report.html.verdict import (
+    bounds,
+    change,
+    chip,
+    quiet,
+    signed,
+    size,
+    times,
+    verdict,
+    verdict_class,
+)
 
 _Read = Callable[[Measurements], float | None]
 # Title, unit, figure, figure in words.
@@ -112,7 +122,7 @@ def _score_cell(content: Content, name: str, side: Measurements, score: str) -> 
     if score not in side.scores:
         return joined(["n/a"])
     found = side.scores[score]
-    parts: list[object] = [f"{found.value:.4f}", quiet(f"{found.low:.3f} to {found.high:.3f}")]
+    parts: list[object] = [f"{found.value:.4f}", quiet(bounds(found.low, found.high))]
     difference = content.differences.get(name, {}).get(score)
     if difference is not None:
         parts.append(quiet(signed(difference.difference)))
@@ -126,8 +136,8 @@ def _differences(content: Content) -> Markup:
             low, high = result.difference_interval.low, result.difference_interval.high
             kind = SCORES[score]
             whose = quiet(name) if len(content.differences) > 1 else None
-            bounds = f"{signed(low)} to {signed(high)}"
-            told = f"{kind.title} of {name}: {signed(result.difference)}, 95 % interval {bounds}"
+            between = bounds(low, high, "+.4f")
+            told = f"{kind.title} of {name}: {signed(result.difference)}, 95 % interval {between}"
             lines.append(
                 element(
                     "li",
@@ -135,13 +145,15 @@ def _differences(content: Content) -> Markup:
                     element(
                         "span",
                         element("span", signed(result.difference), class_="figure"),
-                        quiet(bounds),
-                        quiet(_certainty(result)),
+                        quiet(between),
+                        quiet(f"{result.clips} clips, p {rows.p_value(result)}"),
                         class_="change",
                     ),
                     element(
                         "div",
-                        interval(told, result, lower_is_better=kind.lower_is_better),
+                        interval(
+                            told, result, verdict_class(score, result), lower_is_better=kind.lower_is_better
+                        ),
                         element(
                             "div", element("span", "◂ worse"), element("span", "better ▸"), class_="ends"
                         ),
@@ -154,16 +166,11 @@ def _differences(content: Content) -> Markup:
         return Markup("")
     title = "Differences from the baseline, with 95 % intervals"
     note = (
-        "Within noise: zero lies in the interval of the difference, by paired bootstrap over the test clips "
-        "(every resample draws the same clips for both models)."
+        ". ".join(told[:1].upper() + told[1:] for told in (HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED))
+        + "."
     )
     listed = element("ul", *lines, class_="verdicts")
     return element("div", element("h3", title), listed, element("p", note, class_="note"), class_="panel")
-
-
-def _certainty(found: PairedResult) -> str:
-    probability = getattr(found, "p_value", None)
-    return f"{found.clips} clips" + ("" if probability is None else f", p = {probability:.2g}")
 
 
 def _goals(goals: Sequence[Goal]) -> Markup:

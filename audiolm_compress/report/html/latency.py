@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from audiolm_compress.measurement.measurements import Latency, Measurements, Spread
+from audiolm_compress.report import rows
 from audiolm_compress.report.html.bars import Bar, Group, bars
 from audiolm_compress.report.html.charts import figure, legend
 from audiolm_compress.report.html.content import Content
@@ -57,51 +58,51 @@ def _bar(name: str, spread: Spread, index: int) -> Bar:
 
 def _parts(content: Content) -> Markup:
     """TTFT split; models that were not split are left out, and without any there is nothing to show."""
-    groups, titles, body = [], list[str](), []
-    for title, field in _PROTOCOLS:
-        found = []
-        for name, side in content.sides.items():
-            times: Latency | None = getattr(side, field)
-            split = {} if times is None else _split(times)
-            if not split:
-                continue
-            titles += [part for part in split if part not in titles]
-            total = sum(split.values())
-            segments = tuple((plain_name(part), seconds * 1e3) for part, seconds in split.items())
-            found.append(Bar(name, total * 1e3, f"{name} {total * 1e3:.1f}", 0, segments=segments))
-            body.append((f"{title}, {name}", split))
-        if found:
-            groups.append(Group(title, tuple(found)))
-    if not groups:
+    split = {
+        (title, name): times.parts
+        for title, field in _PROTOCOLS
+        for name, side in content.sides.items()
+        if (times := getattr(side, field)) is not None and times.parts
+    }
+    parts = list(dict.fromkeys(part for found in split.values() for part in found))
+    if not parts:
         return Markup("")
-    cells = [[who, *(f"{split.get(t, 0) * 1e3:.2f}" for t in titles)] for who, split in body]
-    shown = [plain_name(title) for title in titles]
+    shown = {of: [found[p].median * 1e3 if p in found else 0.0 for p in parts] for of, found in split.items()}
+    titles = [plain_name(part) for part in parts]
+    groups = []
+    for title in dict.fromkeys(title for title, _ in shown):
+        bars_here = [
+            Bar(
+                name,
+                sum(values),
+                f"{name} {sum(values):.1f}",
+                0,
+                segments=tuple(zip(titles, values, strict=True)),
+            )
+            for (where, name), values in shown.items()
+            if where == title
+        ]
+        groups.append(Group(title, tuple(bars_here)))
+    cells = [[f"{title}, {name}", *(f"{v:.2f}" for v in values)] for (title, name), values in shown.items()]
     return element(
         "div",
         figure(
             "Where the time to the first token goes, ms",
-            legend(shown, "part"),
+            legend(titles, "part"),
             bars("Parts of TTFT in ms", groups),
-            fold("As a table", table(["model", *shown], cells, label="Parts of TTFT in ms")),
+            fold("As a table", table(["model", *titles], cells, label="Parts of TTFT in ms")),
             note="Medians of the single parts; they need not add up to the median of the whole.",
         ),
         class_="panel",
     )
 
 
-def _split(times: Latency) -> dict[str, float]:
-    return {part: spread.median for part, spread in getattr(times, "parts", {}).items()}
-
-
 def _further(content: Content) -> Markup:
-    lines = []
-    for name, side in content.sides.items():
-        times = side.clips_latency
-        told = []
-        if (factor := getattr(times, "real_time_factor", None)) is not None:
-            told.append(f"real-time factor {factor.median:.3f}")
-        if (energy := getattr(times, "energy_joules", None)) is not None:
-            told.append(f"energy per clip {energy:.3g} J")
-        if told:
-            lines.append(f"{name}: {', '.join(told)}")
-    return element("p", "On real clips: " + "; ".join(lines) + ".", class_="note") if lines else Markup("")
+    """Real-time factor, energy, key-value cache and batches, where they were measured."""
+    found = {name: rows.throughput(side) for name, side in content.sides.items()}
+    figures = list(dict.fromkeys(figure for cells in found.values() for figure in cells))
+    if not figures:
+        return Markup("")
+    body = [[figure, *(cells.get(figure, "n/a") for cells in found.values())] for figure in figures]
+    shown = table(["figure", *found], body, label="Throughput and energy")
+    return element("div", element("h3", "Throughput and energy"), shown, class_="panel")

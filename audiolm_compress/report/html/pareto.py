@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,13 +45,15 @@ def pareto(label: str, points: Sequence[Point], *, cost: str, score: str, lower_
         lower_is_better: of the score.
     """
     across = ticks(0, max(point.cost for point in points))
-    upright = ticks(min(point.low for point in points), max(point.high for point in points))
+    known = [v for point in points for v in (point.low, point.score, point.high) if math.isfinite(v)]
+    upright = ticks(min(known), max(known))
 
     def x(value: float) -> float:
         return _LEFT + (_RIGHT - _LEFT) * value / across[-1]
 
     def y(value: float) -> float:
-        return _BOTTOM - (_BOTTOM - _TOP) * (value - upright[0]) / (upright[-1] - upright[0])
+        inside = min(max(value, upright[0]), upright[-1])  # infinite ends are drawn at the rim
+        return _BOTTOM - (_BOTTOM - _TOP) * (inside - upright[0]) / (upright[-1] - upright[0])
 
     marks = [words(0, 13, f"{score}, {'less' if lower_is_better else 'more'} is better", "value")]
     for value in upright:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audiolm_compress.metrics.bootstrap import PairedResult
-from audiolm_compress.metrics.scores import SCORES
+from audiolm_compress.report import differences
 from audiolm_compress.report.html.markup import Markup, element
 
 _EVEN = 0.005  # a change of less than half a per cent is called none
@@ -25,12 +25,15 @@ def change(before: float | None, after: float | None) -> Markup | None:
     return chip(words, "better" if share < 0 else "worse")
 
 
+def verdict_class(score: str, found: PairedResult) -> str:
+    """The class that colours a difference: ``better``, ``worse`` or ``even``."""
+    words = differences.verdict(score, found)
+    return "even" if words == "within noise" else words.removeprefix("perhaps ")
+
+
 def verdict(score: str, found: PairedResult) -> Markup:
-    """Better, worse or within noise."""
-    if found.within_noise:
-        return chip("within noise", "even")
-    better = (found.difference < 0) == SCORES[score].lower_is_better
-    return chip("better", "better") if better else chip("worse", "worse")
+    """Better, worse or within noise, or perhaps one of the first two."""
+    return chip(differences.verdict(score, found), verdict_class(score, found))
 
 
 def quiet(words: str) -> Markup:
@@ -45,7 +48,16 @@ def plain_name(name: str) -> str:
 
 def signed(value: float) -> str:
     """A difference, with a true minus sign."""
-    return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
+    return _typeset(f"{value:+.4f}")
+
+
+def bounds(low: float, high: float, form: str = ".3f") -> str:
+    """An interval; a side on which nothing is known is infinite."""
+    return _typeset(f"{low:{form}} to {high:{form}}")
+
+
+def _typeset(figure: str) -> str:
+    return figure.replace("-", "\N{MINUS SIGN}").replace("inf", "\N{INFINITY}")
 
 
 def times(before: float | None, after: float | None) -> str:
