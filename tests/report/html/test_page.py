@@ -17,7 +17,8 @@ import soundfile
 
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.report import Report
-from audiolm_compress.report.html import PageSettings, of_report, render
+from audiolm_compress.report.benchmark import Benchmark
+from audiolm_compress.report.html import PageSettings
 
 Heard = Callable[..., Report]
 Parse = Callable[[str], Any]  # see ``Tree`` of conftest
@@ -133,16 +134,17 @@ def test_sounds_left_out_and_lost_are_named(heard: Heard, parse: Parse) -> None:
 
 def test_a_page_of_several_models_shows_the_trade_off(heard: Heard, parse: Parse) -> None:
     report = heard()
-    content = of_report(report)
-    assert "Trade-off" not in render(content)
+    assert "Trade-off" not in report.to_html()
     small = replace(report.candidate, weight_bytes=2**20)
-    sides = {**content.sides, "small <b>": small}
-    page = render(
-        replace(content, sides=sides, differences={**content.differences, "small <b>": report.differences})
-    )
+    sides = {"tiny": report.baseline, "out/mine": report.candidate, "small <b>": small}
+    benchmark = Benchmark.of(list(sides), list(sides.values()), environment={}, notes=["made by: a command"])
+    page = benchmark.to_html()
     text = " ".join(parse(page).text)
     assert "WER against weights" in text and "small <b>" in text
     assert "Worse and better are those of small" in text
+    assert "a command" in text
+    alone = Benchmark.of(["tiny"], [report.baseline], environment={})
+    assert "Measured alone" in alone.to_html()
 
 
 def test_what_was_not_measured_leaves_no_hole(
@@ -171,7 +173,8 @@ def test_what_was_not_measured_leaves_no_hole(
 
 
 @pytest.mark.slow
-def test_a_hundred_clips_of_ten_seconds_fit(heard: Heard, parse: Parse) -> None:
-    page = heard(100, 10.0).to_html()
-    assert len(parse(page).all("audio")) == 100
-    assert len(page.encode("utf-8")) < 15_000_000
+def test_the_page_of_a_hundred_clips_of_ten_seconds_stays_below_15_mb(heard: Heard, parse: Parse) -> None:
+    """Sounds are stored at a constant rate, so a hundred clips take at most five times the page of twenty."""
+    page = heard(20, 10.0).to_html()
+    assert len(parse(page).all("audio")) == 20
+    assert 5 * len(page.encode("utf-8")) < 15_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 
@@ -57,18 +58,28 @@ def test_the_waterfall_shows_losses_and_gains() -> None:
 @pytest.mark.parametrize("lower_is_better", [True, False])
 def test_better_is_to_the_right_of_zero(lower_is_better: bool) -> None:
     rising = paired_bootstrap([0.1, 0.2, 0.1, 0.3], [0.3, 0.5, 0.2, 0.6])
-    plot = interval("WER", rising, lower_is_better=lower_is_better)
+    plot = interval("WER", rising, "even", lower_is_better=lower_is_better)
     (point,) = numbers(plot, "circle", "cx")
     ends = numbers(plot, "line", "x1", "range") + numbers(plot, "line", "x2", "range")
     assert (point < 50) == lower_is_better
     assert ends[0] <= point <= ends[1] and ends[0] >= 0 and ends[1] <= 100
-    assert ("worse" if lower_is_better else "better") in plot
 
 
 def test_no_difference_at_all_is_drawn_at_zero() -> None:
     none = Interval(0.0, 0.0)
-    same = PairedResult(1, 1, 0, none, none, none, within_noise=True, clips=3, resamples=10, seed=0)
-    assert numbers(interval("WER", same, lower_is_better=True), "circle", "cx") == [50]
+    assert numbers(interval("WER", _found(0, none), "even", lower_is_better=True), "circle", "cx") == [50]
+
+
+def test_an_interval_without_bounds_reaches_from_rim_to_rim() -> None:
+    plot = interval("WER", _found(0.1, Interval(-math.inf, math.inf)), "even", lower_is_better=False)
+    assert numbers(plot, "line", "x1", "range") + numbers(plot, "line", "x2", "range") == [0, 100]
+    points = [Point("a", 1, 0.5, -math.inf, math.inf), Point("b", 2, 0.3, 0.2, 0.4)]
+    spread = pareto("WER", points, cost="MiB", score="WER", lower_is_better=True)
+    assert all(0 <= height <= 300 for height in numbers(spread, "line", "y1") + numbers(spread, "line", "y2"))
+
+
+def _found(difference: float, bounds: Interval) -> PairedResult:
+    return PairedResult(1, 1 + difference, difference, bounds, bounds, bounds, 1.0, True, 3, 10, 0)
 
 
 def test_the_front_holds_those_that_none_beats() -> None:
