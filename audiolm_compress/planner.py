@@ -21,6 +21,7 @@ from audiolm_compress.data.annotation import read_annotation
 from audiolm_compress.data.example import Example
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.devices import choose_device
+from audiolm_compress.measurement.rounds import all_runs
 from audiolm_compress.planning.devices import NAMED_DEVICES, Device, probe_device
 from audiolm_compress.planning.floors import Floor, tpot_bound, ttft_bound
 from audiolm_compress.planning.layers import Layer, file_bytes
@@ -256,9 +257,14 @@ def estimate(
     device, benchmark = in_practice(here), recipe.benchmark
     clips = sum(len(read_annotation(file)) for file in clip_source(recipe.data).test)
     clips = min(clips, benchmark.max_clips or clips)
-    timed = min(clips, benchmark.latency.clips) + benchmark.latency.warmup
-    noise = benchmark.noise_protocol.warmup + benchmark.noise_protocol.iterations
-    answers = Answers(clips + timed, noise, timed if benchmark.latency.transformers else 0)
+    latency, protocol = benchmark.latency, benchmark.noise_protocol
+    on_clips = min(clips, latency.clips)
+    timed = all_runs(on_clips, latency.warmup, latency.rounds)
+    noise = all_runs(protocol.iterations, protocol.warmup, latency.rounds)
+    batched = sum(
+        size * all_runs(-(-on_clips // size), latency.warmup, latency.rounds) for size in latency.batch_sizes
+    )
+    answers = Answers(clips + timed + batched, noise, timed if latency.transformers else 0)
     around = measuring = 0.0
     for stage, (layers, clip) in zip((stages[0], stages[-1]), sides, strict=True):
         around += around_seconds(stage.file_bytes)

@@ -22,6 +22,8 @@ from audiolm_compress.measurement.reporter import Reporter
 
 Run = TypeVar("Run")
 
+_FURTHER_WARMUP = 1
+
 
 @dataclass(frozen=True)
 class Timed(Generic[Run]):
@@ -63,19 +65,18 @@ class Rounds:
             what: a line of progress.
             count: runs that count, at least 1.
             warmup: runs before the first round; every further one, which finds caches that another model has
-                filled, has one if this is not 0.
+                filled, has a single one if this is not 0.
             run: one run, which reads the clock itself.
         """
         rounds = min(self._count, count)
         shares = [range(count * i // rounds, count * (i + 1) // rounds) for i in range(rounds)]
-        further = min(warmup, 1)
+        further = min(warmup, _FURTHER_WARMUP)
         results, joules = [], []
         for number, share in enumerate(shares):
             if self._in_turns:
                 self._progress.pause("turn")
             if number == 0:
-                total = count + warmup + further * (rounds - 1)
-                self._progress.start(what, total, in_turns=self._in_turns)
+                self._progress.start(what, all_runs(count, warmup, rounds), in_turns=self._in_turns)
             with quiet_clock():
                 for index in range(further if number else warmup):
                     run(share[index % len(share)])
@@ -84,7 +85,7 @@ class Rounds:
                     results.append([self._counted(run, index) for index in share])
                 joules.append(spent.joules)
         known = [one for one in joules if one is not None]
-        return Timed(results, sum(known) / count if len(known) == len(joules) else None)
+        return Timed(results, sum(known) / count if len(known) == rounds else None)
 
     def judge(self, rounds: Sequence[Sequence[float]]) -> None:
         """Note it if runs that all did the same took different times: seconds, by round."""
@@ -99,6 +100,11 @@ class Rounds:
         result = run(index)
         self._progress.advance()
         return result
+
+
+def all_runs(count: int, warmup: int, rounds: int) -> int:
+    """Runs of a protocol, those for warming up included; arguments as those of ``Rounds``."""
+    return count + warmup + min(warmup, _FURTHER_WARMUP) * (min(rounds, count) - 1)
 
 
 @contextmanager

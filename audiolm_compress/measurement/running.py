@@ -32,14 +32,15 @@ class Shown:
 
     Args:
         progress: takes the lines.
+
+    Attributes:
         names: of the models.
     """
 
-    def __init__(self, progress: Progress, names: list[str]) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._all = " and ".join(names) if len(names) < 3 else f"{len(names)} models"
-        self._count = len(names)
         self._common: str | None = None
+        self.names: list[str] = []
 
     def start(self, name: str, message: dict[str, Any]) -> None:
         """A line of one model, or of all where it is theirs in turns and is not there yet."""
@@ -49,7 +50,9 @@ class Shown:
             self._progress.start(f"{name}: {what}", total)
         elif what != self._common:
             self._common = what
-            self._progress.start(f"{self._all}: {what}", total * self._count)
+            names = self.names
+            who = " and ".join(names) if len(names) < 3 else f"{len(names)} models"
+            self._progress.start(f"{who}: {what}", total * len(names))
 
     def advance(self, count: int) -> None:
         """``count`` steps are done of the line that was started last."""

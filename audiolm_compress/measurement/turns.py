@@ -51,10 +51,11 @@ def _together(
     sides: Sequence[Side], first: int, progress: Progress, paused: Paused, stack: ExitStack
 ) -> list[dict[str, Any]]:
     """As many of ``sides`` as fit into memory; the place of the foremost is ``first``."""
-    shown = Shown(progress, [side.name for side in sides])
+    shown = Shown(progress)
     running: list[Running] = []
     moments: list[str | None] = []
     for side in sides:
+        shown.names.append(side.name)
         running.append(stack.enter_context(Running(side.request, side.name, shown)))
         moments.append(running[-1].proceed())
         if not side.request.in_turns or _full(running[-1]):
@@ -66,9 +67,8 @@ def _together(
         paused(moment, places)
         moments = [one.proceed() for one in order]
         order.reverse()
-    note = _note(running, sides)
-    for one in running:
-        if note and "measurements" in one.result:
+    if note := _note(running, sides):
+        for one in running:
             one.result["measurements"]["notes"].append(note)
     return [one.result for one in running]
 

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.groups import figures
-from audiolm_compress.measurement.measurements import ClipScore, Measurements, Spread
+from audiolm_compress.measurement.measurements import BatchLatency, ClipScore, Measurements, Spread
 from audiolm_compress.passes import MergeLora
 from audiolm_compress.passes.base import PassReport
 from audiolm_compress.recipe import Goals, load_recipe
-from audiolm_compress.report import Report, Step
+from audiolm_compress.report import Benchmark, Report, Step
 from audiolm_compress.report.files import write_report
 
 Measured = Callable[..., Measurements]
@@ -132,6 +132,38 @@ def test_captions_are_judged_by_spider_if_both_models_have_it(measured: Measured
 
     (by_spider,) = Report.of(scored(2, 2, 2), scored(1, 1, 1), environment=ENVIRONMENT, goals=goals).goals
     assert (by_spider.met, by_spider.reached, by_spider.note) == (False, 1.0, "SPIDEr")
+
+
+def test_parts_of_ttft_and_throughput_stand_under_the_latency(measured: Measured) -> None:
+    def spread(seconds: float) -> Spread:
+        return Spread(seconds, seconds, seconds, 5)
+
+    before, after = measured(), measured()
+    parts = {"features": spread(0.01), "audio_encoder": spread(0.15), "prefill": spread(0.04)}
+    heard = replace(before.clips_latency, parts=parts, real_time_factor=spread(0.05), energy_joules=2.5)
+    deaf = replace(after.clips_latency, parts={"features": spread(0.01), "prefill": spread(0.03)})
+    before = replace(before, clips_latency=heard, batches=(BatchLatency(4, spread(0.3), None, 8.0),))
+    after = replace(after, clips_latency=deaf, memory=replace(after.memory, kv_cache_bytes_per_token=1024))
+    both = Report.of(before, after, environment=ENVIRONMENT)
+    text = both.to_markdown()
+    for row in (
+        "|  | - features | 10.00 | 10.00 |",
+        "|  | - audio encoder | 150.00 | none |",
+        "|  | - prefill | 40.00 | 30.00 |",
+        "| computing, s per s of audio | 0.05 (0.05 to 0.05) | n/a |",
+        "| energy, J per clip | 2.5 | n/a |",
+        "| KV cache, bytes per token | n/a | 1024 |",
+        "| 4 clips at once: TTFT, ms | 300.00 | n/a |",
+        "| 4 clips at once: further step, ms | n/a | n/a |",
+        "| 4 clips at once: clips per s | 8 | n/a |",
+    ):
+        assert row in text
+    assert "- audio encoder" in both.table() and "4 clips at once: clips per s" in both.table()
+    of_models = Benchmark.of(["a", "b"], [before, after], environment=ENVIRONMENT).to_markdown()
+    assert "| model | features | audio encoder | prefill |" in of_models
+    assert "| b | 10.00 | none | 30.00 |" in of_models
+    assert "| a | energy, J per clip | 2.5 |" in of_models
+    assert Report.from_json(both.to_json()).baseline == before
 
 
 def test_what_the_runtime_gave_is_told_from_what_compression_gave(measured: Measured) -> None:
