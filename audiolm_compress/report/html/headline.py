@@ -165,10 +165,7 @@ def _differences(content: Content) -> Markup:
     if not lines:
         return Markup("")
     title = "Differences from the baseline, with 95 % intervals"
-    note = (
-        ". ".join(told[:1].upper() + told[1:] for told in (HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED))
-        + "."
-    )
+    note = f"Read: {HOW_NOISE_IS_JUDGED}; {HOW_VERDICTS_ARE_REACHED}."
     listed = element("ul", *lines, class_="verdicts")
     return element("div", element("h3", title), listed, element("p", note, class_="note"), class_="panel")
 

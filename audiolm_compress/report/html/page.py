@@ -70,7 +70,7 @@ def _head(content: Content) -> Markup:
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("title", f"{content.title} · compression report"),
+        element("title", f"{content.title} · {content.kind}"),
         element("style", style),
         element("script", script),
     )
@@ -87,7 +87,7 @@ def _hash(text: str) -> str:
 
 def _header(content: Content) -> Markup:
     inner = [
-        element("p", "Compression report", class_="eyebrow"),
+        element("p", content.kind, class_="eyebrow"),
         element("h1", content.title),
         element("p", content.lead, class_="lead"),
     ]
