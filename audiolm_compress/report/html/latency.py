@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audiolm_compress.measurement.measurements import Latency, Measurements, Spread
-from audiolm_compress.report import rows
+from audiolm_compress.report import timing
 from audiolm_compress.report.html.bars import Bar, Group, bars
 from audiolm_compress.report.html.charts import figure, legend
 from audiolm_compress.report.html.content import Content
@@ -100,7 +100,7 @@ def _parts(content: Content) -> Markup:
 
 def _further(content: Content) -> Markup:
     """Real-time factor, energy, key-value cache and batches, where they were measured."""
-    found = {name: rows.throughput(side) for name, side in content.sides.items()}
+    found = {name: timing.throughput(side) for name, side in content.sides.items()}
     figures = list(dict.fromkeys(figure for cells in found.values() for figure in cells))
     if not figures:
         return Markup("")
