@@ -48,7 +48,7 @@ Several GPUs share the answers; the first alone times the models:
 @click.option(
     "--out",
     type=click.Path(file_okay=False),
-    help="Folder for bench.json, bench.md and the answers of each model as CSV.",
+    help="Folder for bench.json, bench.md, bench.html and the answers of each model as CSV.",
 )
 @click.option(
     "--json",

@@ -38,7 +38,8 @@ def run(
 
     Applies RECIPE (a YAML file) to its baseline, measures both models and prints the comparison.
 
-    The folder written holds the smaller model, the resolved recipe, report.json, report.md and a model card.
+    The folder written holds the smaller model, the resolved recipe, report.json, report.md, report.html and
+    a model card.
     """
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""Measurements before and after, steps and environment in; JSON, Markdown and tables out."""
+"""Measurements before and after, steps and environment in; JSON, Markdown, HTML and tables out."""
 
 from audiolm_compress.report.benchmark import Benchmark
 from audiolm_compress.report.goals import Goal

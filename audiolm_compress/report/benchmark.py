@@ -16,6 +16,8 @@ from audiolm_compress.report.json_form import read, read_paired, written
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from audiolm_compress.report.html.settings import PageSettings
+
 SCHEMA = 1  # of bench.json
 
 
@@ -137,8 +139,19 @@ class Benchmark:
 
         return markdown(self)
 
+    def to_html(self, settings: PageSettings | None = None) -> str:
+        """The benchmark as one page that needs no network: plots, and every clip to hear and to read.
+
+        Args:
+            settings: how many clips, and how much of their audio. Their files are read now; of those that are
+                gone, the page says so.
+        """
+        from audiolm_compress.report.html import of_benchmark, render
+
+        return render(of_benchmark(self), settings)
+
     def write(self, folder: str | Path) -> list[Path]:
-        """Write bench.json, bench.md and the answers of each model as CSV.
+        """Write bench.json, bench.md, bench.html and the answers of each model as CSV.
 
         Args:
             folder: is made if it does not exist; files of these names in it are overwritten.
@@ -148,7 +161,11 @@ class Benchmark:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        documents = {"bench.json": self.to_json(), "bench.md": self.to_markdown()}
+        documents = {
+            "bench.json": self.to_json(),
+            "bench.md": self.to_markdown(),
+            "bench.html": self.to_html(),
+        }
         for name, text in documents.items():
             (folder / name).write_text(text, encoding="utf-8")
         files = [folder / name for name in documents]

@@ -14,12 +14,14 @@ def write_report(report: Report, recipe: Recipe, folder: Path) -> None:
     """Write the report, the resolved recipe, the model card and every clip's answers into ``folder``.
 
     report.json, report.md    the comparison
+    report.html               the same to look at and to listen to
     recipe.yaml               the recipe with every default, as it was run
     README.md                 the model card
     baseline_*.csv, ...       answers and scores of each clip, see ``write_clip_csv``
     """
     (folder / "report.json").write_text(report.to_json(), encoding="utf-8")
     (folder / "report.md").write_text(report.to_markdown(), encoding="utf-8")
+    (folder / "report.html").write_text(report.to_html(), encoding="utf-8")
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     (folder / "README.md").write_text(model_card(report, recipe), encoding="utf-8")
     write_clip_csv(folder, "baseline", report.baseline)

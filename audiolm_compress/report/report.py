@@ -17,6 +17,8 @@ from audiolm_compress.report.step import Step
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from audiolm_compress.report.html.settings import PageSettings
+
 
 SCHEMA = 2  # of report.json; 1 had fixed scores without intervals, and no number
 
@@ -134,3 +136,14 @@ class Report:
         from audiolm_compress.report.markdown import render
 
         return render(self)
+
+    def to_html(self, settings: PageSettings | None = None) -> str:
+        """The comparison as one page that needs no network: plots, and every clip to hear and to read.
+
+        Args:
+            settings: how many clips, and how much of their audio. Their files are read now; of those that are
+                gone, the page says so.
+        """
+        from audiolm_compress.report.html import of_report, render
+
+        return render(of_report(self), settings)

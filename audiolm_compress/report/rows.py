@@ -147,7 +147,7 @@ def step_row(step: Step, before: int) -> Row:
 def met_line(goal: Goal) -> str:
     """A goal that is met, with both numbers."""
     note = f" ({goal.note})" if goal.note else ""
-    return f"met: {goal.name} {_reached(goal)}, asked for {goal.limit}{note}"
+    return f"met: {goal.name} {reached(goal)}, asked for {goal.limit}{note}"
 
 
 def missed_rows(goals: Sequence[Goal]) -> list[Row]:
@@ -156,7 +156,7 @@ def missed_rows(goals: Sequence[Goal]) -> list[Row]:
         (
             goal.name,
             str(goal.limit),
-            _reached(goal),
+            reached(goal),
             _distance(goal),
             goal.note,
         )
@@ -171,7 +171,8 @@ def _distance(goal: Goal) -> str:
     return f"{goal.reached - goal.limit:+.4f}"
 
 
-def _reached(goal: Goal) -> str:
+def reached(goal: Goal) -> str:
+    """What was measured, as ratios and differences are written."""
     if goal.reached is None:
         return "not measured"
     return f"{goal.reached:.3f}" if goal.name.endswith(("_ratio", "_gib")) else f"{goal.reached:+.4f}"
