@@ -19,6 +19,7 @@ from audiolm_compress import __version__
 from audiolm_compress.cli import launched
 from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
+from audiolm_compress.cli.compare import compare
 from audiolm_compress.cli.efficiency import efficiency
 from audiolm_compress.cli.evaluate import evaluate
 from audiolm_compress.cli.passes import passes
@@ -63,6 +64,7 @@ for _command in (
     caption,
     ask,
     bench,
+    compare,
     evaluate,
     score,
     validate,
