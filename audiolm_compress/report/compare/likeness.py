@@ -56,7 +56,8 @@ def _machine(side: Measurements) -> str:
 
 def _version(side: Measurements) -> str:
     version, commit = side.environment.get("audiolm_compress"), side.environment.get("commit")
-    return f"{version or 'not recorded'}, commit {str(commit or 'not recorded')[:12]}"
+    digest, _, changes = (commit or "not recorded").partition("+")
+    return f"{version or 'not recorded'}, commit {digest[:12]}{' with changes' if changes else ''}"
 
 
 def _packages(side: Measurements) -> object:
@@ -92,12 +93,15 @@ def same_clips(runs: Sequence[Run]) -> bool:
 
 def same_baseline(runs: Sequence[Run]) -> bool:
     """Whether ratios say what a model costs, and not only what its run gained."""
-    found = {(side.source, side.weight_bytes) for run in runs if (side := run.baseline or run.side)}
-    return len(found) <= 1
+    return len({_baseline_key(run) for run in runs}) <= 1
+
+
+def _baseline_key(run: Run) -> object:
+    return run.against.source, run.against.weight_bytes
 
 
 def differing(runs: Sequence[Run]) -> Iterator[str]:
-    """A line for all that runs differ in."""
+    """A line for all that runs differ in, and one for those whose times were disturbed."""
     if not same_clips(runs):
         groups = _grouped(runs, lambda run: f"{len(run.side.clips)} clips", lambda run: clips_key(run.side))
         yield (
@@ -105,11 +109,7 @@ def differing(runs: Sequence[Run]) -> Iterator[str]:
             "from its own baseline holds for its clips"
         )
     if not same_baseline(runs):
-        groups = _grouped(
-            runs,
-            lambda run: (run.baseline or run.side).source,
-            lambda run: ((run.baseline or run.side).source, (run.baseline or run.side).weight_bytes),
-        )
+        groups = _grouped(runs, lambda run: run.against.source, _baseline_key)
         yield (
             f"baselines differ: {groups}: a ratio says what a run gained, not which model is smaller or "
             "faster"
@@ -117,6 +117,18 @@ def differing(runs: Sequence[Run]) -> Iterator[str]:
     for aspect in ASPECTS:
         if groups := _grouped(runs, aspect.words, aspect.identity):
             yield f"{aspect.title} differ: {groups}: {aspect.so}"
+    if disturbed := [run for run in runs if _was_disturbed(run.side) or _was_disturbed(run.against)]:
+        yield f"the machine was busy, hot or unsteady while times were taken of: {_listed(disturbed)}"
+
+
+def _was_disturbed(side: Measurements) -> bool:
+    """All notes of ``measurement.disturbance`` begin so."""
+    return any(note.startswith("the machine ") for note in side.notes)
+
+
+def _listed(runs: Sequence[Run]) -> str:
+    named = ", ".join(run.name for run in runs[:_NAMES])
+    return named if len(runs) <= _NAMES else f"{named} and {len(runs) - _NAMES} more"
 
 
 def _grouped(runs: Sequence[Run], words: Callable[[Run], str], key: Callable[[Run], object]) -> str:
@@ -128,9 +140,7 @@ def _grouped(runs: Sequence[Run], words: Callable[[Run], str], key: Callable[[Ru
         return ""
     told = []
     for members in groups.values():
-        named = ", ".join(run.name for run in members[:_NAMES])
-        if len(members) > _NAMES:
-            named += f" and {len(members) - _NAMES} more"
+        named = _listed(members)
         said = words(members[0])
         told.append(f"{said} ({named})" if said else f"({named})")
     return " / ".join(told)

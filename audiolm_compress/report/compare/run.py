@@ -68,6 +68,11 @@ class Run:
     goals: tuple[Goal, ...] = ()
     again: tuple[Measurements, ...] = ()
 
+    @property
+    def against(self) -> Measurements:
+        """Its own baseline, which is itself where it has none."""
+        return self.baseline or self.side
+
     def values(self, cost: Cost) -> list[float]:
         """The figure as often as it was measured."""
         found = [cost.of(side) for side in (self.side, *self.again)]

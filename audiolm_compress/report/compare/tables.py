@@ -22,8 +22,8 @@ from audiolm_compress.report.section import Section, in_markdown, on_terminal
 _GIB, _MIB = 2**30, 2**20
 _RATIOS = "in brackets and as change: by, and from, the run's own baseline; times are medians over real clips"
 _PARETO = (
-    "Pareto with: no other row is as good in both, this cost and the score, and better in one; TTFT is taken "
-    "as ratio to the own baseline, and intervals are not looked at"
+    "Pareto with: no other row is as good in both, this cost and the score, and better in one; times are "
+    "taken as ratios to the own baseline, and intervals are not looked at"
 )
 
 
@@ -146,7 +146,7 @@ def _scores(found: Comparison, score: str) -> list[rows.Row]:
         result = run.difference(score)
         cells = [
             run.name,
-            f"{figure.value:.4f}\n{figure.low:.4f} to {figure.high:.4f}",
+            f"{figure.value:.4f}\n({figure.low:.4f} to {figure.high:.4f})",
             *_change(score, result),
         ]
         if _has_front(found, score):
@@ -158,7 +158,7 @@ def _scores(found: Comparison, score: str) -> list[rows.Row]:
 def _change(score: str, result: PairedResult | None) -> tuple[str, str]:
     if result is None:
         return ("", "")
-    return (f"{result.difference:+.4f}\n{rows.between(result)}", verdict(score, result).replace(" ", "\n"))
+    return (f"{result.difference:+.4f}\n({rows.between(result)})", verdict(score, result).replace(" ", "\n"))
 
 
 def _missed(found: Comparison) -> list[rows.Row]:
