@@ -40,6 +40,8 @@ Compress your own checkpoint by the same recipe:
   audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
 Use the result:
   audiolm-compress transcribe speech.wav --model out/mine
+See all runs so far in one table:
+  audiolm-compress compare out/*
 
 \b
 Exit codes: 0 done, 2 something in the input is wrong, 3 goals of the recipe

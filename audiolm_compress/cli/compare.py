@@ -75,6 +75,10 @@ def compare(
         if file == "-":
             click.echo(forms[form](), nl=False)
         elif file is not None:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text(forms[form](), encoding="utf-8")
+            text = forms[form]()
+            try:
+                Path(file).parent.mkdir(parents=True, exist_ok=True)
+                Path(file).write_text(text, encoding="utf-8")
+            except OSError as error:
+                raise click.FileError(file, hint=error.strerror) from error
             click.echo(f"Saved in {file}", err=True)

@@ -34,10 +34,8 @@ def sections(found: Comparison) -> list[Section]:
         Section(
             "Size and time, by each run's own baseline",
             ("run", *(f"{cost.title}\n{unit(found, cost)}" for cost in found.costs), "goals\nmet"),
-            [_costs(found, run) for run in everything],
-        )
-        if found.costs
-        else None,
+            [_costs(found, run) for run in everything] if found.costs else [],
+        ),
         *(
             Section(score_title(found, score), _score_header(found, score), _scores(found, score))
             for score in found.scores
@@ -49,7 +47,7 @@ def sections(found: Comparison) -> list[Section]:
             [_published(row) for row in found.published],
         ),
     ]
-    return [section for section in made if section is not None and section.body]
+    return [section for section in made if section.body]
 
 
 def lines(found: Comparison) -> list[str]:
@@ -81,7 +79,7 @@ def markdown(found: Comparison) -> str:
 
 
 def unit(found: Comparison, cost: Cost) -> str:
-    """The unit of a column: the larger one where the largest figure fills it."""
+    """The unit of a column: GiB where a run, not its baseline alone, has one."""
     if cost.unit == "s":
         return "ms"
     largest = max((value for run in found.runs for value in run.values(cost)), default=0.0)

@@ -230,5 +230,6 @@ def test_command_writes_all_forms(write: Write, tmp_path: Path, capsys: pytest.C
     assert _run(["compare", places, "--markdown", "-", "--columns", "wer"]) == 0
     assert capsys.readouterr().out.startswith("# Comparison of runs\n")
     assert _run(["compare", places, "--csv", "-", "--markdown", "-"]) == 2
+    assert _run(["compare", places, "--csv", str(page / "below a file")]) == 2
     assert _run(["compare", str(tmp_path / "gone")]) == 2
     assert "asked for 1 run, of which 1 cannot be compared" in capsys.readouterr().err
