@@ -104,10 +104,10 @@ def apply_recipe(
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
     with _folder_of_all(target) as work:
         if before is not None:
-            notes.append(
-                "the baseline was measured before this run, on the same machine; the two were not timed in "
-                "turns, so what the machine has drifted since is in the difference of their times"
-            )
+            notes += [
+                "the baseline was measured before this run, on the same machine",
+                "the two were not timed in turns: what the machine has drifted since is in the difference",
+            ]
         elif not recipe.benchmark.latency.interleave:
             before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
         model = load_model(recipe.baseline, device=device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from audiolm_compress import __version__
 from audiolm_compress.cli import _run, cli
 from audiolm_compress.passes import PASSES
+from audiolm_compress.report import Benchmark
 
 RECIPE = "passes: [{pass: merge_lora}]\n"
 
@@ -118,13 +118,22 @@ def test_bench_measures_a_model_as_often_as_it_is_named(
         encoding="utf-8",
     )
     model = str(parity / "gemma" / "config.yaml")
-    options = ["--data", str(annotation), "--prefix", str(parity / "gemma" / "audio"), "--json", str(found)]
-    assert _run(["bench", model, model, *options, "--device", "cpu"]) == 0
-    assert "TPOT" in capsys.readouterr().out
-    sides = json.loads(found.read_text(encoding="utf-8"))
-    assert [side["source"] for side in sides] == [model, model]
-    assert sides[0]["weight_bytes"] == sides[1]["weight_bytes"] > 0
-    assert all(side["ttft_s"] > 0 and "wer" in side["scores"] for side in sides)
+    options = ["--data", str(annotation), "--prefix", str(parity / "gemma" / "audio"), "--device", "cpu"]
+    options += ["--clips", "1", "--runs", "2", "--batch-size", "1", "--max-clips", "1", "--seed", "3"]
+    out = tmp_path / "out"
+    assert _run(["bench", model, model, *options, "--json", str(found), "--out", str(out)]) == 0
+    assert "Scores against" in capsys.readouterr().out
+    read = Benchmark.from_json(found.read_text(encoding="utf-8"))
+    assert read.names == (model, f"{model} (2)")
+    assert read.baseline.weight_bytes == read.sides[1].weight_bytes > 0
+    assert all(side.ttft_s > 0 and "wer" in side.scores for side in read.sides)
+    assert read.differences[0]["wer"].p_value == 1.0 and read.environment["seed"] == 3
+    assert all(side.noise_latency.ttft.runs == 2 for side in read.sides)
+    assert (out / "bench.json").read_bytes() == found.read_bytes()
+    assert {"bench.md", "model1_asr.csv", "model2_scores.csv"} <= {file.name for file in out.iterdir()}
+
+    assert _run(["bench", model, *options, "--json", "-"]) == 0
+    assert Benchmark.from_json(capsys.readouterr().out).differences == ()
 
 
 def test_interrupting_leaves_nothing_and_says_so(parity: Path, tmp_path: Path) -> None:

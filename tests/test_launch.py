@@ -17,7 +17,7 @@ import yaml
 import audiolm_compress
 from audiolm_compress.measurement.process import measure
 from audiolm_compress.recipe import load_recipe
-from audiolm_compress.report import Report
+from audiolm_compress.report import Benchmark, Report
 from audiolm_compress.run_data import clip_source
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
@@ -82,6 +82,20 @@ def test_two_processes_write_one_folder_with_the_answers_of_one(
     assert len({clip.text for clip in alone.clips}) > 1
     for side in (report.baseline, report.candidate):
         assert any("2 processes shared the answers" in note for note in side.notes)
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_two_processes_is_written_once(recipe: Path, tmp_path: Path, parity: Path) -> None:
+    model, out = str(parity / "llama" / "config.yaml"), tmp_path / "bench"
+    command = [sys.executable, *LAUNCH, "-m", "audiolm_compress", "bench", model, "--out", str(out)]
+    command += ["--data", str(recipe.with_name("clips.json")), "--clips", "1", "--runs", "1", "--json", "-"]
+    command += ["--batch-size", "2", "--max-clips", "4", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = Benchmark.from_json(done.stdout)
+    assert done.stdout == (out / "bench.json").read_text(encoding="utf-8")
+    assert len(found.baseline.clips) == 4
+    assert any("2 processes shared the answers" in note for note in found.baseline.notes)
 
 
 @pytest.mark.slow

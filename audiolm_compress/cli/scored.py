@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from audiolm_compress.metrics.scores import SCORES
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED, verdict
+from audiolm_compress.report.differences import HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED, verdict
 from audiolm_compress.report.table import table
 
 if TYPE_CHECKING:
@@ -56,4 +56,4 @@ def compared(between: Mapping[str, PairedResult]) -> RenderableType:
             f"{found.p_value:.4f}",
             verdict(name, found),
         )
-    return Group(made, Text(f"- {HOW_NOISE_IS_JUDGED}"), Text(f"- {HOW_VERDICTS_ARE_REACHED}"))
+    return Group(made, Text(f"- {HOW_INTERVALS_ARE_MADE}"), Text(f"- {HOW_NOISE_IS_JUDGED}"))

@@ -10,12 +10,9 @@ from rich.text import Text
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report import markdown as md
-from audiolm_compress.report import rows
-from audiolm_compress.report.differences import (
-    HOW_NOISE_IS_JUDGED,
-    HOW_VERDICTS_ARE_REACHED,
-    verdict,
-)
+from audiolm_compress.report import rows, timing
+from audiolm_compress.report.differences import HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED, verdict
+from audiolm_compress.report.quality import p_value
 from audiolm_compress.report.section import Section, in_markdown, on_terminal
 
 if TYPE_CHECKING:
@@ -26,9 +23,9 @@ def sections(found: Benchmark) -> list[Section]:
     """The tables of a benchmark, those without rows left out."""
     against = found.names[0]
     tables = (
-        Section("Size and time (times on real clips)", rows.HEADER[:5], _figures(found)),
+        Section("Size and time (times on real clips)", rows.header(()), _figures(found)),
         Section("Scores", ("model", "score", "", "95 % interval", "clips"), _scores(found)),
-        Section(f"Size and time against {against}", rows.HEADER[:5], _ratios(found)),
+        Section(f"Size and time against {against}", rows.header(()), _ratios(found)),
         Section(
             f"Scores against {against}",
             ("model", "score", "difference", "95 % interval", "p", "verdict"),
@@ -48,8 +45,8 @@ def sections(found: Benchmark) -> list[Section]:
 
 def lines(found: Benchmark) -> list[str]:
     """How the figures came about, and all that a reader must know about them."""
-    how = [HOW_NOISE_IS_JUDGED] if any(side.scores for side in found.sides) else []
-    how += [HOW_VERDICTS_ARE_REACHED] if any(found.differences) else []
+    how = [HOW_INTERVALS_ARE_MADE] if any(side.scores for side in found.sides) else []
+    how += [HOW_NOISE_IS_JUDGED] if any(found.differences) else []
     return [*how, *rows.protocol_lines(found.baseline), *rows.side_lines(found.named), *found.notes]
 
 
@@ -69,7 +66,7 @@ def markdown(found: Benchmark) -> str:
 
 
 def _figures(found: Benchmark) -> list[rows.Row]:
-    return [rows.main_row(name, side)[:5] for name, side in found.named.items()]
+    return [rows.main_row(name, side, ()) for name, side in found.named.items()]
 
 
 def _scores(found: Benchmark) -> list[rows.Row]:
@@ -88,7 +85,9 @@ def _scores(found: Benchmark) -> list[rows.Row]:
 
 
 def _ratios(found: Benchmark) -> list[rows.Row]:
-    return [(name, *rows.change_row(found.baseline, side, {})[1:5]) for name, side, _ in found.candidates()]
+    return [
+        (name, *rows.change_row(found.baseline, side, {}, ())[1:]) for name, side, _ in found.candidates()
+    ]
 
 
 def _differences(found: Benchmark) -> list[rows.Row]:
@@ -98,7 +97,7 @@ def _differences(found: Benchmark) -> list[rows.Row]:
             SCORES[score].title,
             f"{result.difference:+.4f}",
             rows.between(result),
-            rows.p_value(result),
+            p_value(result),
             verdict(score, result),
         )
         for name, _, results in found.candidates()
@@ -119,11 +118,11 @@ def _by_part(found: Benchmark) -> list[rows.Row]:
 
 
 def _stages(found: Benchmark) -> list[str]:
-    return list(dict.fromkeys(part for side in found.sides for part in rows.ttft_parts(side.clips_latency)))
+    return list(dict.fromkeys(part for side in found.sides for part in timing.ttft_parts(side.clips_latency)))
 
 
 def _by_stage(found: Benchmark) -> list[rows.Row]:
-    parts = {name: rows.ttft_parts(side.clips_latency) for name, side in found.named.items()}
+    parts = {name: timing.ttft_parts(side.clips_latency) for name, side in found.named.items()}
     return [
         (name, *(cells.get(part, "none") for part in _stages(found)))
         for name, cells in parts.items()
@@ -132,7 +131,7 @@ def _by_stage(found: Benchmark) -> list[rows.Row]:
 
 
 def _throughput(found: Benchmark) -> list[rows.Row]:
-    cells = {name: rows.throughput(side) for name, side in found.named.items()}
+    cells = {name: timing.throughput(side) for name, side in found.named.items()}
     figures = dict.fromkeys(figure for side in cells.values() for figure in side)
     return [
         (name, figure, side[figure]) for figure in figures for name, side in cells.items() if figure in side
@@ -146,7 +145,7 @@ def _latency(name: str, side: Measurements) -> list[rows.Row]:
         "transformers": side.transformers_latency,
     }
     return [
-        (name, protocol, rows.spread(latency, "ttft"), rows.spread(latency, "tpot"))
+        (name, protocol, timing.spread(latency, "ttft"), timing.spread(latency, "tpot"))
         for protocol, latency in protocols.items()
         if latency is not None
     ]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.clip_result import ClipResult, ClipScore, Score
+from audiolm_compress.measurement.clip_result import ClipResult, ClipScore, Group, Score
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
 from audiolm_compress.metrics.scores import SCORES
 
 CERTAIN = 0.01  # level at which a difference is called without reserve
 
-HOW_NOISE_IS_JUDGED = (
+HOW_INTERVALS_ARE_MADE = (
     "intervals hold the true figure in 95 % of test sets of this size, by studentised bootstrap over the "
     "test clips; those of differences are paired (every resample draws the same clips for both models)"
 )
-HOW_VERDICTS_ARE_REACHED = (
+HOW_NOISE_IS_JUDGED = (
     "p: how often two equally good models would differ by as much or more, by a two-sided randomisation test "
-    "over the test clips; within noise: p is above 0.05 or 0 lies in the interval; better or worse: neither, "
-    "and p is at most 0.01; perhaps: p lies between, as it does for one in 25 pairs of equal models"
+    "over the test clips; within noise: p is above 0.05 or 0 lies in the interval; beyond noise (better, "
+    "worse): neither, and p is at most 0.01; perhaps: p lies between, as for one in 25 pairs of equals"
 )
 
 Verdict = Literal["within noise", "perhaps better", "perhaps worse", "better", "worse"]
@@ -73,20 +75,45 @@ def differences(baseline: Scored, candidate: Scored, *, seed: int = 0) -> dict[s
         if name not in baseline.scores or name not in candidate.scores:
             continue
         before, after = _clip_scores(baseline, name), _clip_scores(candidate, name)
-        weights = {clip: score.weight for clip, score in before.items()}
-        if weights != {clip: score.weight for clip, score in after.items()}:
+        weights = _weights(before)
+        if weights != _weights(after):
             raise DataError(
                 f"{kind.title} of {baseline.source} and {candidate.source} was not scored against the same "
                 "references; measure both anew with the same data"
             )
         found[name] = paired_bootstrap(
-            [score.amount for score in before.values()],
-            [score.amount for score in after.values()],
-            list(weights.values()),
+            [score.amount for score in before if score is not None],
+            [score.amount for score in after if score is not None],
+            [weight for weight in weights if weight is not None],
             seed=seed,
         )
     return found
 
 
-def _clip_scores(side: Scored, name: str) -> dict[str, ClipScore]:
-    return {clip.testset_id: clip.scores[name] for clip in side.clips if name in clip.scores}
+def group_differences(
+    baseline: Measurements, candidate: Measurements
+) -> list[tuple[Group, Group, dict[str, PairedResult]]]:
+    """The same for each group of clips: before, after, paired comparison of its scores.
+
+    Raises:
+        DataError: as that of :func:`differences`.
+    """
+    others = {(group.by, group.name): group for group in candidate.groups}
+    return [
+        (group, other, differences(_part(baseline, group), _part(candidate, other)))
+        for group in baseline.groups
+        if (other := others.get((group.by, group.name))) is not None
+    ]
+
+
+def _part(side: Measurements, group: Group) -> Measurements:
+    clips = tuple(clip for clip in side.clips if group.holds(clip))
+    return replace(side, clips=clips, scores=group.scores)
+
+
+def _weights(scores: list[ClipScore | None]) -> list[float | None]:
+    return [None if score is None else score.weight for score in scores]
+
+
+def _clip_scores(side: Scored, name: str) -> list[ClipScore | None]:
+    return [clip.scores.get(name) for clip in side.clips]

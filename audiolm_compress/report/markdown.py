@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.recipe import Recipe
-from audiolm_compress.report import rows
+from audiolm_compress.report import quality, rows, timing
 from audiolm_compress.report.step import Step
 from audiolm_compress.report.table import step_rows
 
@@ -23,10 +23,13 @@ def render(report: Report) -> str:
     sections = [
         "# Compression report",
         main_table(report),
+        "## Scores (95 % interval)",
+        table(quality.HEADER, quality.quality_rows(baseline, candidate, report.differences)),
+        *_groups(report),
         "## Weights by part, MiB",
         table(("part", "baseline", "candidate", "ratio"), rows.part_rows(baseline, candidate)),
         "## Latency in ms, median (5 % to 95 %)",
-        table(("protocol", "figure", "baseline", "candidate"), rows.latency_rows(baseline, candidate)),
+        table(("protocol", "figure", "baseline", "candidate"), timing.latency_rows(baseline, candidate)),
         *_throughput(report),
         "## How it was measured",
         bullets(
@@ -76,16 +79,14 @@ The licence and the limits of the baseline apply to this model as well.
 
 def main_table(report: Report) -> str:
     """Both models, the change and how sure it is."""
+    names = rows.main_scores(report.baseline, report.candidate)
+    sides = {"baseline": report.baseline, **report.further, "candidate": report.candidate}
     body = [
-        *(
-            rows.main_row(name, side)
-            for name, side in {"baseline": report.baseline, **report.further}.items()
-        ),
-        rows.main_row("candidate", report.candidate),
-        rows.change_row(report.baseline, report.candidate, report.differences),
-        rows.noise_row(report.differences),
+        *(rows.main_row(name, side, names, wide=True) for name, side in sides.items()),
+        rows.change_row(report.baseline, report.candidate, report.differences, names),
+        rows.noise_row(report.differences, names),
     ]
-    return table(rows.HEADER, body)
+    return table(rows.header(names), body)
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[Any]]) -> str:
@@ -100,9 +101,19 @@ def bullets(lines: Iterable[str]) -> str:
 
 
 def _throughput(report: Report) -> list[str]:
-    body = rows.throughput_rows(report.baseline, report.candidate)
+    body = timing.throughput_rows(report.baseline, report.candidate)
     header = ("figure", "baseline", "candidate")
     return ["## Throughput", table(header, body)] if body else []
+
+
+def _groups(report: Report) -> Iterable[str]:
+    """A table for each trait that groups of clips have in common."""
+    tables = quality.group_rows(report.baseline, report.candidate)
+    for trait, body in tables.items():
+        yield f"### By {trait}\n\n" + table((trait, *quality.HEADER), body)
+    if tables:
+        fewest = quality.FEWEST_JUDGED
+        yield f"Groups of fewer than {fewest} clips are too few to tell a difference from noise."
 
 
 def _step(index: int, step: Step) -> str:

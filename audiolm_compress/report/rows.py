@@ -4,41 +4,67 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from audiolm_compress.measurement.measurements import Latency, Measurements
+from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.report.differences import (
+    HOW_INTERVALS_ARE_MADE,
     HOW_NOISE_IS_JUDGED,
-    HOW_VERDICTS_ARE_REACHED,
     differences,
     verdict,
 )
 from audiolm_compress.report.goals import Goal
+from audiolm_compress.report.quality import long_figure, noise, p_value, short_figure
 from audiolm_compress.report.step import Step
 
 Row = tuple[str, ...]
 
-# Headers and cells are broken by hand, so that the table fits a terminal of 80 columns.
-HEADER: Row = ("", "weights\nMiB", "peak mem.\nMiB", "TTFT\nms", "TPOT\nms", "WER", "CIDEr-D", "SPIDEr")
-MAIN_SCORES = ("wer", "cider_d", "spider")
+_MAIN_SCORES = ("wer", "cider_d", "spider", "qa_match")  # one or two for each kind of clips
+_MOST_SCORES = 3
 NO_SPICE = "SPICE not\ninstalled"
 MISSED: Row = ("goal", "asked for", "reached", "missed by", "")
 _MIB = 2**20
 
 
-def main_row(name: str, side: Measurements) -> Row:
-    """One model's figures; times are medians over real clips."""
+def main_scores(*sides: Measurements) -> tuple[str, ...]:
+    """The scores of the main table: at most three, of the kinds of clips that there are."""
+    names = [name for name in _MAIN_SCORES if any(name in {*s.scores, *s.unscored} for s in sides)]
+    if len(names) > _MOST_SCORES:
+        names.remove("cider_d" if any("spider" in side.scores for side in sides) else "spider")
+    return tuple(names)
+
+
+def header(names: Sequence[str]) -> Row:
+    """Of the main table with these scores; broken by hand, so that it fits a terminal of 80 columns."""
+    sizes = ("", "weights\nMiB", "peak\nMiB", "TTFT\nms", "TPOT\nms")
+    return (*sizes, *(SCORES[name].title for name in names))
+
+
+def main_row(name: str, side: Measurements, names: Sequence[str], *, wide: bool = False) -> Row:
+    """One model's figures; times are medians over real clips, scores have their intervals below them.
+
+    Args:
+        name: of the model.
+        side: its measurements.
+        names: of the scores.
+        wide: there is room for intervals with all digits.
+    """
     return (
         name,
         mib(side.weight_bytes),
         mib(side.peak_memory_bytes),
         milliseconds(side.ttft_s),
         milliseconds(side.tpot_s),
-        *(score(side, name) for name in MAIN_SCORES),
+        *(score(side, name, wide) for name in names),
     )
 
 
-def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[str, PairedResult]) -> Row:
+def change_row(
+    baseline: Measurements,
+    candidate: Measurements,
+    found: Mapping[str, PairedResult],
+    names: Sequence[str],
+) -> Row:
     """Ratios of sizes and times, differences of scores."""
     return (
         "change",
@@ -46,14 +72,14 @@ def change_row(baseline: Measurements, candidate: Measurements, found: Mapping[s
         ratio(baseline.peak_memory_bytes, candidate.peak_memory_bytes),
         ratio(baseline.ttft_s, candidate.ttft_s),
         ratio(baseline.tpot_s, candidate.tpot_s),
-        *(f"{found[name].difference:+.4f}" if name in found else "" for name in MAIN_SCORES),
+        *(f"{found[name].difference:+.4f}" if name in found else "" for name in names),
     )
 
 
-def noise_row(found: Mapping[str, PairedResult]) -> Row:
+def noise_row(found: Mapping[str, PairedResult], names: Sequence[str]) -> Row:
     """Whether each score's difference is more than chance."""
-    verdicts = {name: "within" if result.within_noise else "beyond" for name, result in found.items()}
-    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in MAIN_SCORES))
+    verdicts = {name: noise(result) for name, result in found.items()}
+    return ("noise", "", "", "", "", *(verdicts.get(name, "") for name in names))
 
 
 def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
@@ -68,11 +94,6 @@ def noise_lines(found: Mapping[str, PairedResult]) -> list[str]:
 def between(found: PairedResult) -> str:
     """The interval of a difference."""
     return f"{found.difference_interval.low:+.4f} to {found.difference_interval.high:+.4f}"
-
-
-def p_value(found: PairedResult) -> str:
-    """To two digits, and from below where flips were drawn and none was as extreme."""
-    return f"{found.p_value:.2g}" if found.p_value >= 0.001 else "< 0.001"
 
 
 def further_lines(further: Mapping[str, Measurements], candidate: Measurements) -> list[str]:
@@ -98,64 +119,6 @@ def part_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
     ]
 
 
-def latency_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
-    """All protocols: protocol, figure, before, after; what TTFT is made of on real clips alone."""
-    protocols: list[tuple[str, Latency | None, Latency | None]] = [
-        ("real clips", baseline.clips_latency, candidate.clips_latency),
-        ("upstream", baseline.noise_latency, candidate.noise_latency),
-    ]
-    if baseline.transformers_latency is not None or candidate.transformers_latency is not None:
-        protocols.append(("transformers", baseline.transformers_latency, candidate.transformers_latency))
-    rows: list[Row] = []
-    for protocol, before, after in protocols:
-        rows.append((protocol, "TTFT", spread(before, "ttft"), spread(after, "ttft")))
-        if before is baseline.clips_latency:
-            rows += ttft_part_rows(baseline.clips_latency, candidate.clips_latency)
-        rows.append((protocol, "TPOT", spread(before, "tpot"), spread(after, "tpot")))
-    return rows
-
-
-def ttft_part_rows(before: Latency, after: Latency) -> list[Row]:
-    """What TTFT is made of, medians: "", part, before, after."""
-    cells = ttft_parts(before), ttft_parts(after)
-    return [
-        ("", f"- {part}", *(side.get(part, "none") for side in cells))
-        for part in dict.fromkeys([*cells[0], *cells[1]])
-    ]
-
-
-def ttft_parts(latency: Latency) -> dict[str, str]:
-    """Medians in ms of what TTFT is made of."""
-    return {part.replace("_", " "): milliseconds(times.median) for part, times in latency.parts.items()}
-
-
-def throughput_rows(baseline: Measurements, candidate: Measurements) -> list[Row]:
-    """What is not in ms: figure, before, after; only what was measured of one of them."""
-    before, after = throughput(baseline), throughput(candidate)
-    return [
-        (name, before.get(name, "n/a"), after.get(name, "n/a")) for name in dict.fromkeys([*before, *after])
-    ]
-
-
-def throughput(side: Measurements) -> dict[str, str]:
-    """What was measured of these: real-time factor, energy, KV cache, batches."""
-    cells = {}
-    latency, cache = side.clips_latency, side.memory.kv_cache_bytes_per_token
-    if (factor := latency.real_time_factor) is not None:
-        cells["computing, s per s of audio"] = f"{factor.median:.3g} ({factor.p5:.3g} to {factor.p95:.3g})"
-    if latency.energy_joules is not None:
-        cells["energy, J per clip"] = f"{latency.energy_joules:.3g}"
-    if cache is not None:
-        cells["KV cache, bytes per token"] = str(cache)
-    for batch in side.batches:
-        step = None if batch.step is None else batch.step.median
-        name = f"{batch.size} clips at once" if batch.size > 1 else "1 clip at once"
-        cells[f"{name}: TTFT, ms"] = milliseconds(batch.ttft.median)
-        cells[f"{name}: further step, ms"] = milliseconds(step)
-        cells[f"{name}: clips per s"] = f"{batch.clips_per_second:.3g}"
-    return cells
-
-
 def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:
     """What the runtime gave and what compression gave, from transformers' generate to the candidate."""
     start = baseline.transformers_latency
@@ -173,16 +136,6 @@ def runtime_lines(baseline: Measurements, candidate: Measurements) -> list[str]:
             f"of which the runtime {ratio(theirs, ours)} and compression {ratio(ours, after)}"
         )
     return lines
-
-
-def spread(latency: Latency | None, figure: str) -> str:
-    """Median and percentiles in ms."""
-    if latency is None:
-        return "not timed"
-    times = getattr(latency, figure)
-    if times is None:
-        return "no further token"
-    return f"{times.median * 1e3:.2f} ({times.p5 * 1e3:.2f} to {times.p95 * 1e3:.2f})"
 
 
 def step_row(step: Step, before: int) -> Row:
@@ -233,9 +186,7 @@ def notes(
     of_run: Sequence[str],
 ) -> list[str]:
     """How it was measured, and all that was left out, fallen back from or left undone."""
-    lines = noise_lines(found)
-    if found:
-        lines += [HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED]
+    lines = [HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED] if found else []
     lines += protocol_lines(baseline)
     lines += runtime_lines(baseline, candidate)
     lines += side_lines({"baseline": baseline, "candidate": candidate})
@@ -265,7 +216,7 @@ def side_lines(sides: Mapping[str, Measurements]) -> list[str]:
     for name, side in sides.items():
         if kernels := side.environment.get("kernels"):
             listed = ", ".join(f"{kernel} x {count}" for kernel, count in kernels.items())
-            lines.append(f"kernels of the {name}: {listed}")
+            lines.append(f"{name}: kernels {listed}")
     for note in dict.fromkeys(note for side in sides.values() for note in side.notes):
         of = [name for name, side in sides.items() if note in side.notes]
         lines.append(note if len(of) == len(sides) else f"{', '.join(of)}: {note}")
@@ -282,12 +233,12 @@ def milliseconds(seconds: float | None) -> str:
     return "n/a" if seconds is None else f"{seconds * 1e3:.2f}"
 
 
-def score(side: Measurements, name: str) -> str:
+def score(side: Measurements, name: str, wide: bool) -> str:
     """A score, or that there is none; CIDEr-D is never shown in the place of SPIDEr."""
-    value = side.score(name)
-    if value is None:
+    found = side.scores.get(name)
+    if found is None:
         return NO_SPICE if side.unscored.get(name, "").startswith("SPICE") else "n/a"
-    return f"{value:.4f}"
+    return long_figure(found) if wide else short_figure(found)
 
 
 def unscored_lines(side: Measurements) -> list[str]:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from audiolm_compress.report import rows
+from audiolm_compress.report import quality, rows, timing
 
 if TYPE_CHECKING:
     from audiolm_compress.report.report import Report
@@ -19,22 +19,26 @@ if TYPE_CHECKING:
 def render(report: Report) -> RenderableType:
     """Main figures first, then where they come from, then what a reader must know."""
     baseline, candidate = report.baseline, report.candidate
-    main = table("Comparison", rows.HEADER)
+    names = rows.main_scores(baseline, candidate)
+    main = table("Comparison", rows.header(names))
     for name, side in {"baseline": baseline, **report.further}.items():
-        main.add_row(*rows.main_row(name, side))
-    main.add_row(*rows.main_row("candidate", candidate), end_section=True)
-    main.add_row(*rows.change_row(baseline, candidate, report.differences))
-    main.add_row(*rows.noise_row(report.differences))
+        main.add_row(*rows.main_row(name, side, names))
+    main.add_row(*rows.main_row("candidate", candidate, names), end_section=True)
+    main.add_row(*rows.change_row(baseline, candidate, report.differences, names))
+    main.add_row(*rows.noise_row(report.differences, names))
+    scores = table("Scores (95 % interval)", quality.HEADER)
+    for row in quality.quality_rows(baseline, candidate, report.differences):
+        scores.add_row(*row)
     parts = table("Weights by part, MiB", ("part", "baseline", "candidate", "ratio"))
     for row in rows.part_rows(baseline, candidate):
         parts.add_row(*row)
     latency = table("Latency in ms, median (5 % to 95 %)", ("protocol", "figure", "baseline", "candidate"))
-    for row in rows.latency_rows(baseline, candidate):
+    for row in timing.latency_rows(baseline, candidate):
         latency.add_row(*row)
     lines = rows.notes(baseline, candidate, report.differences, report.steps, report.notes)
     lines += rows.further_lines(report.further, candidate)
-    shown: list[RenderableType] = [main, parts, latency]
-    if figures := rows.throughput_rows(baseline, candidate):
+    shown: list[RenderableType] = [main, scores, parts, latency]
+    if figures := timing.throughput_rows(baseline, candidate):
         throughput = table("Throughput", ("figure", "baseline", "candidate"))
         for row in figures:
             throughput.add_row(*row)

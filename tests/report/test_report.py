@@ -63,7 +63,7 @@ def test_json_has_the_agreed_keys_and_reads_back(measured: Measured) -> None:
     [
         ({"schema": 3}, "reads schema 2, found schema 3"),
         ({"schema": None}, "found schema 1"),
-        ({"baseline": None}, "with a baseline and a candidate"),
+        ({"baseline": None}, "with baseline and candidate"),
     ],
 )
 def test_reports_in_another_form_are_refused(
@@ -94,11 +94,11 @@ def test_table_has_both_models_all_columns_and_every_protocol(measured: Measured
         "ten seconds of noise",
         "2 padded to 1 s, 1 cut at 30 s, 3 unusable and skipped",
         "SPICE not installed: no Java",
-        "kernels of the candidate: int4 x 12",
+        "candidate: kernels int4 x 12",
         "candidate: short answers",
         "pass 1, merge_lora, changed nothing: no LoRA here",
         "pass 1, merge_lora: left one layer out",
-        "paired bootstrap",
+        "randomisation test",
     ):
         assert expected in table
 
@@ -258,8 +258,7 @@ def test_models_scored_against_different_references_are_not_compared(measured: M
 def test_a_model_without_a_kind_of_clips_is_shown_without_its_score(measured: Measured) -> None:
     shown = Report.of(measured(cider=()), measured(cider=()), environment=ENVIRONMENT)
     assert shown.differences.keys() == {"wer"}
-    assert "SPICE" not in shown.table()
-    assert "n/a" in shown.table()
+    assert not {"SPICE", "CIDEr-D"} & set(shown.table().split())
 
 
 def test_the_baseline_under_other_settings_is_shown_and_judges_nothing(measured: Measured) -> None:

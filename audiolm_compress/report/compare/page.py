@@ -20,6 +20,7 @@ from audiolm_compress.report.html.frame import document
 from audiolm_compress.report.html.markup import Markup, bullets, element, foreign, joined, table
 from audiolm_compress.report.html.pareto import Point, pareto
 from audiolm_compress.report.html.verdict import bounds, change, chip, quiet, signed, verdict
+from audiolm_compress.report.quality import p_value
 
 _MIB = 2**20
 
@@ -93,7 +94,7 @@ def _scores(found: Comparison, score: str) -> Markup:
             between = quiet(bounds(interval.low, interval.high, "+.4f"))
             cells += [
                 joined([signed(result.difference), between]),
-                rows.p_value(result),
+                p_value(result),
                 verdict(score, result),
             ]
         best = [chip(title, "met") for title in pareto_with(found, run, score)]

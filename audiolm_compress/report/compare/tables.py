@@ -13,8 +13,8 @@ from audiolm_compress.report.compare.comparison import Comparison
 from audiolm_compress.report.compare.published import MARK, Published
 from audiolm_compress.report.compare.run import Cost, Run
 from audiolm_compress.report.differences import (
+    HOW_INTERVALS_ARE_MADE,
     HOW_NOISE_IS_JUDGED,
-    HOW_VERDICTS_ARE_REACHED,
     verdict,
 )
 from audiolm_compress.report.section import Section, in_markdown, on_terminal
@@ -56,8 +56,8 @@ def lines(found: Comparison) -> list[str]:
     told += [_RATIOS] if found.costs else []
     if any(found.front(cost, score) for cost in found.traded for score in found.scores):
         told.append(_PARETO)
-    told += [HOW_NOISE_IS_JUDGED] if found.scores else []
-    told += [HOW_VERDICTS_ARE_REACHED] if any(run.differences for run in found.runs) else []
+    told += [HOW_INTERVALS_ARE_MADE] if found.scores else []
+    told += [HOW_NOISE_IS_JUDGED] if any(run.differences for run in found.runs) else []
     told += dict.fromkeys(line for run in found.runs for line in rows.unscored_lines(run.side))
     told += [
         f"{row.team}: {row.note} ({row.source})" if row.note else f"{row.team}: {row.source}"
