@@ -311,6 +311,7 @@ def test_files_of_a_report(measured: Measured, tmp_path: Path) -> None:
         == written.to_json()
     )
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == written.to_markdown()
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == written.to_html()
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.startswith("# mine\n\na test\n") and "merge_lora" in card

@@ -18,6 +18,7 @@ class Content:
     """All that is shown.
 
     Attributes:
+        kind: what the page is, above its heading.
         title: heading of the page.
         lead: one sentence below it.
         sides: the models by name, the baseline first; plots and clips show all of them.
@@ -30,6 +31,7 @@ class Content:
         further: models that the main table alone shows.
     """
 
+    kind: str
     title: str
     lead: str
     sides: Mapping[str, Measurements]

@@ -33,7 +33,7 @@ def document(title: str, lead: str, sections: Mapping[str, Markup], *, kind: str
         element("main", *(_section(heading, inner) for heading, inner in shown.items())),
         element("footer", element("div", f"audiolm-compress {version}")),
     )
-    return "<!doctype html>\n" + element("html", _head(f"{title} · {kind.lower()}"), body, lang="en") + "\n"
+    return "<!doctype html>\n" + element("html", _head(f"{title} · {kind}"), body, lang="en") + "\n"
 
 
 def _head(title: str) -> Markup:

@@ -22,7 +22,8 @@ def _table(content: Content, by: str) -> Markup:
     first = next(iter(content.sides.values()))
     shown = [group for group in first.groups if group.by == by]
     scores = [name for name in SCORES if any(name in group.scores for group in shown)]
-    header = [by, "clips", *(f"{SCORES[score].title}, {side}" for score in scores for side in content.sides)]
+    header: list[object] = [by, "clips"]
+    header += [joined([SCORES[score].title, quiet(side)]) for score in scores for side in content.sides]
     body = []
     for group in shown:
         cells: list[object] = [group.name or f"no {by}", group.clips]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.scores import SCORES
-from audiolm_compress.report import rows
-from audiolm_compress.report.differences import HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED
+from audiolm_compress.report import quality, rows
+from audiolm_compress.report.differences import HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED
 from audiolm_compress.report.goals import Goal
 from audiolm_compress.report.html.content import Content
 from audiolm_compress.report.html.interval import interval
@@ -146,7 +146,7 @@ def _differences(content: Content) -> Markup:
                         "span",
                         element("span", signed(result.difference), class_="figure"),
                         quiet(between),
-                        quiet(f"{result.clips} clips, p {rows.p_value(result)}"),
+                        quiet(f"{result.clips} clips, p {quality.p_value(result)}"),
                         class_="change",
                     ),
                     element(
@@ -165,10 +165,7 @@ def _differences(content: Content) -> Markup:
     if not lines:
         return Markup("")
     title = "Differences from the baseline, with 95 % intervals"
-    note = (
-        ". ".join(told[:1].upper() + told[1:] for told in (HOW_NOISE_IS_JUDGED, HOW_VERDICTS_ARE_REACHED))
-        + "."
-    )
+    note = f"How to read this: {HOW_INTERVALS_ARE_MADE}; {HOW_NOISE_IS_JUDGED}."
     listed = element("ul", *lines, class_="verdicts")
     return element("div", element("h3", title), listed, element("p", note, class_="note"), class_="panel")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from audiolm_compress.measurement.measurements import Latency, Measurements, Spread
-from audiolm_compress.report import rows
+from audiolm_compress.report import timing
 from audiolm_compress.report.html.bars import Bar, Group, bars
 from audiolm_compress.report.html.charts import figure, legend
 from audiolm_compress.report.html.content import Content
@@ -69,20 +69,21 @@ def _parts(content: Content) -> Markup:
         return Markup("")
     shown = {of: [found[p].median * 1e3 if p in found else 0.0 for p in parts] for of, found in split.items()}
     titles = [plain_name(part) for part in parts]
-    groups = []
-    for title in dict.fromkeys(title for title, _ in shown):
-        bars_here = [
-            Bar(
-                name,
-                sum(values),
-                f"{name} {sum(values):.1f}",
-                0,
-                segments=tuple(zip(titles, values, strict=True)),
-            )
-            for (where, name), values in shown.items()
-            if where == title
-        ]
-        groups.append(Group(title, tuple(bars_here)))
+    groups = [
+        Group(
+            f"{title}, {name}",
+            (
+                Bar(
+                    name,
+                    sum(values),
+                    f"{sum(values):.1f}",
+                    0,
+                    segments=tuple(zip(titles, values, strict=True)),
+                ),
+            ),
+        )
+        for (title, name), values in shown.items()
+    ]
     cells = [[f"{title}, {name}", *(f"{v:.2f}" for v in values)] for (title, name), values in shown.items()]
     return element(
         "div",
@@ -99,7 +100,7 @@ def _parts(content: Content) -> Markup:
 
 def _further(content: Content) -> Markup:
     """Real-time factor, energy, key-value cache and batches, where they were measured."""
-    found = {name: rows.throughput(side) for name, side in content.sides.items()}
+    found = {name: timing.throughput(side) for name, side in content.sides.items()}
     figures = list(dict.fromkeys(figure for cells in found.values() for figure in cells))
     if not figures:
         return Markup("")

@@ -38,7 +38,7 @@ def render(content: Content, settings: PageSettings | None = None) -> str:
         "Method": method(content),
     }
     version = str(content.environment.get("audiolm_compress", ""))
-    return document(content.title, content.lead, sections, kind="Compression report", version=version)
+    return document(content.title, content.lead, sections, kind=content.kind, version=version)
 
 
 def _trade_off(content: Content) -> Markup:

@@ -21,6 +21,7 @@ def of_report(report: Report) -> Content:
     """Both models under the names that tables give them, the candidate's folder as the title."""
     baseline, candidate = report.baseline, report.candidate
     return Content(
+        kind="Compression report",
         title=Path(candidate.source).name or candidate.source,
         lead=(
             f"{candidate.source} against the baseline {baseline.source}, on {len(candidate.clips)} test "
@@ -45,7 +46,8 @@ def of_benchmark(benchmark: Benchmark) -> Content:
     first, *others = benchmark.names
     made_by = [note.removeprefix(_MADE_BY) for note in benchmark.notes if note.startswith(_MADE_BY)]
     return Content(
-        title="Benchmark" if others else first,
+        kind="Benchmark",
+        title=f"{len(benchmark.names)} models on the same clips" if others else first,
         lead=(f"{', '.join(others)} against {first}" if others else "Measured alone")
         + f", on {len(benchmark.baseline.clips)} test clips, measured on {_machine(benchmark.environment)}.",
         sides=benchmark.named,

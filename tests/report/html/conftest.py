@@ -24,6 +24,7 @@ HOSTILE = (
     "\"' onmouseover='alert(1)' x=\"",
     "right \u202e to left \x00 and half \ud800",
     "&lt;b&gt; &amp;",
+    "without" + "end" * 200,
 )
 VOID = {"meta", "input", "br"}
 
