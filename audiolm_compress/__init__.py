@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from audiolm_compress.recipe import Recipe as Recipe
     from audiolm_compress.recipe import load_recipe as load_recipe
     from audiolm_compress.report.benchmark import Benchmark as Benchmark
+    from audiolm_compress.report.compare import compare as compare
     from audiolm_compress.report.report import Report as Report
     from audiolm_compress.salmonn.load import load_model as load_model
     from audiolm_compress.salmonn.model import Salmonn as Salmonn
@@ -75,6 +76,7 @@ _HOME = {
     "VocabTrim": "passes",
     "apply_recipe": "pipeline",
     "benchmark": "comparison",
+    "compare": "report.compare",
     "load_model": "salmonn.load",
     "load_recipe": "recipe",
     "plan": "planner",

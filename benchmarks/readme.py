@@ -1,7 +1,7 @@
 """Puts the tables of result files into README.md.
 
-They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, recipes, recovery, asking,
-full size or gptq.
+They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, compare, recipes,
+recovery, asking, full size or gptq.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
@@ -19,13 +19,14 @@ from typing import Any
 
 from result_file import write_result
 
-from audiolm_compress import Report
+from audiolm_compress import Report, compare
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 FIRST = "gemma2_4bit"  # the recipe whose whole report the README shows
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|recipes|recovery|asking|full size|gptq): (?P<file>\S+) -->\n).*?(<!-- end -->)",
+    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|full size|gptq): (?P<file>\S+) -->\n)"
+    r".*?(<!-- end -->)",
     re.DOTALL,
 )
 _COLUMNS = {
@@ -50,10 +51,14 @@ def filled(text: str) -> str:
     """``text`` with every block made anew from the report that it names."""
 
     def block(match: re.Match[str]) -> str:
-        content = (ROOT / match["file"]).read_text(encoding="utf-8")
-        if match["kind"] != "report":
-            return f"{match[1]}{TABLES[match['kind']](json.loads(content))}\n{match[4]}"
-        table = Report.from_json(content).table()
+        file = ROOT / match["file"]
+        if match["kind"] in TABLES:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            return f"{match[1]}{TABLES[match['kind']](content)}\n{match[4]}"
+        if match["kind"] == "compare":
+            table = compare(sorted(file.glob("*.json"))).table()
+        else:
+            table = Report.from_json(file.read_text(encoding="utf-8")).table()
         lines = "\n".join(line.rstrip() for line in table.strip("\n").splitlines())
         return f"{match[1]}```text\n{lines}\n```\n{match[4]}"
 

@@ -58,6 +58,7 @@ PUBLIC = [
     "VocabTrim",
     "apply_recipe",
     "benchmark",
+    "compare",
     "load_model",
     "load_recipe",
     "plan",

@@ -19,6 +19,7 @@ from audiolm_compress import __version__
 from audiolm_compress.cli import launched
 from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
+from audiolm_compress.cli.compare import compare
 from audiolm_compress.cli.efficiency import efficiency
 from audiolm_compress.cli.evaluate import evaluate
 from audiolm_compress.cli.passes import passes
@@ -39,6 +40,8 @@ Compress your own checkpoint by the same recipe:
   audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
 Use the result:
   audiolm-compress transcribe speech.wav --model out/mine
+See all runs so far in one table:
+  audiolm-compress compare out/*
 
 \b
 Exit codes: 0 done, 2 something in the input is wrong, 3 goals of the recipe
@@ -63,6 +66,7 @@ for _command in (
     caption,
     ask,
     bench,
+    compare,
     evaluate,
     score,
     validate,

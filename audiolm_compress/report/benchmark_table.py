@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -15,19 +13,10 @@ from audiolm_compress.report import markdown as md
 from audiolm_compress.report import rows, timing
 from audiolm_compress.report.differences import HOW_INTERVALS_ARE_MADE, HOW_NOISE_IS_JUDGED, verdict
 from audiolm_compress.report.quality import p_value
-from audiolm_compress.report.table import table
+from audiolm_compress.report.section import Section, in_markdown, on_terminal
 
 if TYPE_CHECKING:
     from audiolm_compress.report.benchmark import Benchmark
-
-
-@dataclass(frozen=True)
-class Section:
-    """A table with its title; the first column holds names, and rows of one kind stand together."""
-
-    title: str
-    header: rows.Row
-    body: Sequence[rows.Row]
 
 
 def sections(found: Benchmark) -> list[Section]:
@@ -63,24 +52,13 @@ def lines(found: Benchmark) -> list[str]:
 
 def render(found: Benchmark) -> RenderableType:
     """All tables, then the lines, for a terminal."""
-    shown: list[RenderableType] = []
-    for section in sections(found):
-        made = table(section.title, section.header)
-        for place, column in enumerate(made.columns):
-            column.overflow = "fold"  # a long path of a model takes several lines
-            column.no_wrap = place > 0
-        for row in section.body:
-            made.add_row(*row)
-        shown.append(made)
-    return Group(*shown, Text("\n".join(f"- {line}" for line in lines(found))))
+    listed = Text("\n".join(f"- {line}" for line in lines(found)))
+    return Group(*on_terminal(sections(found)), listed)
 
 
 def markdown(found: Benchmark) -> str:
     """The same as a document, with sample answers and the machine."""
-    parts = ["# Benchmark"]
-    for section in sections(found):
-        header = [name.replace("\n", " ") for name in section.header]
-        parts += [f"## {section.title}", md.table(header, section.body)]
+    parts = ["# Benchmark", *in_markdown(sections(found))]
     parts += ["## How it was measured", md.bullets(lines(found))]
     parts += ["## Sample answers", *md.samples(found.named)]
     parts += ["## Environment", md.bullets(f"{name}: {value}" for name, value in found.environment.items())]
