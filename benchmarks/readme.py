@@ -1,10 +1,13 @@
 """Puts the tables of result files into README.md.
 
-They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, compare, recipes,
-recovery, asking, full size or gptq.
+They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, compare, recipes, recovery,
+asking, full size or gptq.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
+
+results/runs holds a report of every recipe; the README's first screen, its table of recipes and its comparison
+of runs are made of them.
 
 Tests compare README and the headers of the recipes, so that they never show numbers that no file holds.
 """
@@ -23,7 +26,7 @@ from audiolm_compress import Report, compare
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-FIRST = "gemma2_4bit"  # the recipe whose whole report the README shows
+RUNS = RESULTS / "runs"
 BLOCK = re.compile(
     r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|full size|gptq): (?P<file>\S+) -->\n)"
     r".*?(<!-- end -->)",
@@ -52,6 +55,8 @@ def filled(text: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         file = ROOT / match["file"]
+        if match["kind"] == "recipes":
+            return f"{match[1]}{recipes(measured(file))}\n{match[4]}"
         if match["kind"] in TABLES:
             content = json.loads(file.read_text(encoding="utf-8"))
             return f"{match[1]}{TABLES[match['kind']](content)}\n{match[4]}"
@@ -88,6 +93,12 @@ def gptq(result: dict[str, Any]) -> str:
     return _table(rows)
 
 
+def measured(folder: Path = RUNS) -> dict[str, dict[str, Any]]:
+    """The headlines of all recipes, by name."""
+    files = sorted(folder.glob("*.json"))
+    return {file.stem: summary(json.loads(file.read_text(encoding="utf-8"))) for file in files}
+
+
 def recipes(results: dict[str, Any]) -> str:
     """A table of what each recipe gives on `tiny`."""
     rows = [["recipe", *_HEADLINES, "WER", "CIDEr-D"]]
@@ -121,7 +132,6 @@ def asking(result: dict[str, Any]) -> str:
 
 
 TABLES = {
-    "recipes": recipes,
     "recovery": recovery,
     "asking": asking,
     "full size": full_size,
@@ -152,8 +162,7 @@ def summary(report: dict[str, Any]) -> dict[str, Any]:
     ratios = {name: after[key] / before[key] for name, key in _HEADLINES.items()}
     kept = ("baseline", "candidate", "difference", "within_noise")
     metrics = {m: {key: report["differences"][m][key] for key in kept} for m in _METRICS}
-    environment = report["environment"]
-    return ratios | metrics | {key: environment[key] for key in ("commit", "processor", "threads")}
+    return ratios | metrics
 
 
 def _difference(metric: dict[str, Any]) -> str:
@@ -182,11 +191,7 @@ def take(file: Path) -> None:
     report, name = json.loads(file.read_text(encoding="utf-8")), file.parent.name
     if not (ROOT / "recipes" / f"{name}.yaml").is_file() or report["baseline"]["source"] != "tiny":
         raise SystemExit(f"{file} is no report of a recipe on `tiny` in the folder of its name")
-    results = RESULTS / "recipes_tiny.json"
-    held = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
-    write_result(results, dict(sorted((held | {name: summary(report)}).items())))
-    if name == FIRST:
-        write_result(RESULTS / f"{name}_tiny.json", portable(report))
+    write_result(RUNS / f"{name}.json", portable(report))
 
 
 if __name__ == "__main__":
