@@ -1,20 +1,18 @@
-"""What the searches for prompts and decode settings find, for a model asked in another's way or in its own.
+"""What the searches for decode settings and prompts find for a model that is asked in another model's way.
 
     python benchmarks/asking.py
 
-First `tiny` gets the decode settings of the upstream hackathon's evaluation (4 beams, sampling, repetition
-penalty 1.7, one setting for both tasks) and a system text with other words for each task, none of which it
-knows yet. Then the two passes of asking.yaml search on validation clips. Second, decode_search alone meets
-`tiny` as it was trained, on the calibration and the validation clips together. Reported are the metric on the
-clips that may decide, on those held out of the search, and on the test clips, before and after each pass.
+`tiny` gets the decode settings of the upstream hackathon's evaluation (4 beams, sampling, repetition penalty
+1.7, one setting for both tasks) and a system text with other words for each task, none of which it knows
+yet. Then the two passes of asking.yaml search on validation clips. Reported are the metric on the clips that
+may decide, on those held out of the search, and on the test clips, before and after each pass.
 
-Writes results/asking_tiny.json. It shows that the searches find back what a model was trained with, and how
-`tiny` decodes best; how much a model gains that was trained with many prompts it does not show.
+Writes results/asking_tiny.json. It shows that the searches find back what a model was trained with; how much
+a model gains that was trained with many prompts it does not show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,9 @@ from recovery import quality
 from result_file import write_result
 
 from audiolm_compress.cli.progress import shown_progress
-from audiolm_compress.data.example import Example
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.passes.base import Pass, Progress
-from audiolm_compress.passes.decode_search import DecodeSearch
 from audiolm_compress.pipeline import apply_passes
-from audiolm_compress.recipe import Recipe, load_recipe
+from audiolm_compress.recipe import load_recipe
 from audiolm_compress.run_data import load_calibration
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.load import load_model
@@ -54,60 +49,38 @@ def estrange(model: Salmonn) -> None:
     model.decode = {"default": DecodeSettings.model_validate(usual | foreign)}
 
 
-def searched(
-    model: Salmonn, recipe: Recipe, clips: Sequence[Example], progress: Progress, kind: type[Pass] = Pass
-) -> list[dict[str, Any]]:
-    """Apply the recipe's searches of this kind one by one, with the quality on the test clips after each."""
-    stages = []
-    for entry in (one for one in recipe.passes if isinstance(one, kind)):
-        (step,) = apply_passes(model, recipe.model_copy(update={"passes": (entry,)}), clips, progress)
-        stages.append(
-            {
-                "stage": step.name,
-                "summary": step.summary,
-                "figures": dict(step.figures),
-                "seconds": round(step.seconds, 1),
-                "test": quality(model, recipe, progress, step.name),
-            }
-        )
-    return stages
-
-
-def asked(model: Salmonn) -> dict[str, Any]:
-    """How a model is asked and decodes, in JSON form."""
-    return {
-        "decode": {task: settings.model_dump() for task, settings in model.decode.items()},
-        "prompts": {"template": model.prompts.template, "test": dict(model.prompts.test)},
-    }
-
-
 def main() -> None:
     recipe = load_recipe(HERE / "asking.yaml")
     torch.manual_seed(recipe.seed)
-    more = load_recipe(HERE / "asking.yaml", ["data.calibration=tiny"])
+    stages: list[dict[str, Any]] = []
     with shown_progress() as progress:
-        validation = load_calibration(recipe, progress)
         model = load_model(recipe.baseline)
         own = quality(model, recipe, progress, "as it was trained")
         estrange(model)
         before = quality(model, recipe, progress, "as another is asked")
-        first = {"stage": "as another is asked", "test": before}
-        stages = [first, *searched(model, recipe, validation, progress)]
-        trained = load_model(recipe.baseline)
-        both = [*load_calibration(more, progress), *validation]
-        decoding = searched(trained, recipe, both, progress, DecodeSearch)
-    environment = dict(describe_environment(torch.device("cpu"), recipe.seed))
-    content = {
-        "own": own,
-        "stages": stages,
-        "found": asked(model),
-        "own_decoding": decoding,
-        "own_found": asked(trained),
-        "environment": environment,
+        stages.append({"stage": "as another is asked", "test": before})
+        calibration = load_calibration(recipe, progress)
+        for entry in recipe.passes:
+            (step,) = apply_passes(
+                model, recipe.model_copy(update={"passes": (entry,)}), calibration, progress
+            )
+            stages.append(
+                {
+                    "stage": step.name,
+                    "summary": step.summary,
+                    "figures": dict(step.figures),
+                    "seconds": round(step.seconds, 1),
+                    "test": quality(model, recipe, progress, step.name),
+                }
+            )
+    found = {
+        "decode": {task: settings.model_dump() for task, settings in model.decode.items()},
+        "prompts": {"template": model.prompts.template, "test": dict(model.prompts.test)},
     }
-    write_result(RESULT, content)
+    environment = dict(describe_environment(torch.device("cpu"), recipe.seed))
+    write_result(RESULT, {"own": own, "stages": stages, "found": found, "environment": environment})
     print("as it was trained", own)
-    for stage in (*stages, *decoding):
+    for stage in stages:
         print(stage["stage"], stage["test"], stage.get("figures", ""))
 
 

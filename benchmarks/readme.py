@@ -1,13 +1,13 @@
 """Puts the tables of result files into README.md.
 
 They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, compare, recipes, recovery,
-asking, full size or gptq.
+asking, decoding, full size or gptq.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
 
-results/runs holds a report of every recipe; the README's first screen, its table of recipes and its comparison
-of runs are made of them.
+results/runs holds a report of every recipe; the README's first screen, its table of recipes and its
+comparison of runs are made of them.
 
 Tests compare README and the headers of the recipes, so that they never show numbers that no file holds.
 """
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = RESULTS / "runs"
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|full size|gptq): (?P<file>\S+) -->\n)"
+    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq): (?P<file>\S+) -->\n)"
     r".*?(<!-- end -->)",
     re.DOTALL,
 )
@@ -125,15 +125,30 @@ def asking(result: dict[str, Any]) -> str:
         name = f"{behind}{stage['stage']}"
         rows.append([name, *(f"{stage['test'][metric]:.3f}" for metric in _METRICS)])
     rows.append(["as it was trained", *(f"{result['own'][metric]:.3f}" for metric in _METRICS)])
-    for stage in result["own_decoding"]:
-        name = f"as it was trained, after {stage['stage']}"
-        rows.append([name, *(f"{stage['test'][metric]:.3f}" for metric in _METRICS)])
+    return _table(rows)
+
+
+def decoding(result: dict[str, Any]) -> str:
+    """A table of ``decoding.py``: metrics on clips that may decide, on those held out, and on the test."""
+    rows = [["", "CIDEr-D, deciding", "held out", "test", "WER, deciding", "held out", "test"]]
+    figures = result["figures"]
+    groups = {key.partition(": ")[0] for key in figures}
+    for name, when in (("greedy", "before"), ("as found", "after")):
+        cells = [name]
+        for metric in reversed(_METRICS):
+            (group,) = (group for group in groups if f"{group}: {metric} search {when}" in figures)
+            cells += [
+                f"{figures[f'{group}: {metric} {clips} {when}']:.3f}" for clips in ("search", "held-out")
+            ]
+            cells.append(f"{result[when][metric]:.3f}")
+        rows.append(cells)
     return _table(rows)
 
 
 TABLES = {
     "recovery": recovery,
     "asking": asking,
+    "decoding": decoding,
     "full size": full_size,
     "gptq": gptq,
 }
