@@ -61,7 +61,7 @@ def markdown(found: Benchmark) -> str:
     parts = ["# Benchmark", *in_markdown(sections(found))]
     parts += ["## How it was measured", md.bullets(lines(found))]
     parts += ["## Sample answers", *md.samples(found.named)]
-    parts += ["## Environment", md.bullets(f"{name}: {value}" for name, value in found.environment.items())]
+    parts += ["## Environment", md.bullets(md.environment(found.environment))]
     return "\n\n".join(parts) + "\n"
 
 

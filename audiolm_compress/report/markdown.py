@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.recipe import Recipe
-from audiolm_compress.report import quality, rows, timing
+from audiolm_compress.report import introduction, quality, rows, timing
 from audiolm_compress.report.step import Step
 from audiolm_compress.report.table import step_rows
 
@@ -18,10 +18,11 @@ _SAMPLES = 5  # clips of each task whose answers are printed
 
 
 def render(report: Report) -> str:
-    """The whole report: figures, passes with every module, goals, sample answers, environment."""
+    """The whole report: figures, passes with every module, goals, samples, machine, how to repeat it."""
     baseline, candidate = report.baseline, report.candidate
     sections = [
-        "# Compression report",
+        f"# Compression report: {introduction.title(report)}",
+        introduction.lead(report),
         main_table(report),
         "## Scores (95 % interval)",
         table(quality.HEADER, quality.quality_rows(baseline, candidate, report.differences)),
@@ -47,7 +48,8 @@ def render(report: Report) -> str:
         sections += ["## Passes", table(("pass", "what it did", "weights MiB", "seconds"), step_rows(report))]
         sections += [_step(index, step) for index, step in enumerate(report.steps, start=1)]
     sections += ["## Sample answers", *samples({"baseline": baseline, "candidate": candidate})]
-    sections += ["## Environment", bullets(f"{name}: {value}" for name, value in report.environment.items())]
+    sections += ["## Environment", bullets(environment(report.environment))]
+    sections += ["## Do it again", f"```sh\n{introduction.command(report)}\n```"]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -129,6 +131,14 @@ def _step(index: int, step: Step) -> str:
 def _module_table(modules: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(name for row in modules for name in row))
     return table(columns, ([row.get(name, "") for name in columns] for row in modules))
+
+
+def environment(values: Mapping[str, Any]) -> Iterable[str]:
+    """Machine, versions and seeds, a line each."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {item}" for key, item in value.items()) or "none"
+        yield f"{name.replace('_', ' ')}: {value}"
 
 
 def samples(sides: Mapping[str, Measurements]) -> Iterable[str]:

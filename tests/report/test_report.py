@@ -294,6 +294,23 @@ def test_markdown_escapes_what_models_say(measured: Measured) -> None:
     assert "| q_proj | 0.123457 |" in text
 
 
+def test_markdown_says_what_was_compressed_where_and_how_to_repeat_it(measured: Measured) -> None:
+    before = replace(measured(), source="tiny")
+    after = replace(measured(), source="out/my models/small")
+    machine = ENVIRONMENT | {"device_name": "a card", "packages": {"torch": "2.13.0", "numpy": "2.4.6"}}
+    text = Report.of(before, after, steps=[STEP], environment=machine).to_markdown()
+    assert text.startswith(
+        "# Compression report: small\n\nout/my models/small against the baseline tiny, on 7 "
+    )
+    assert "measured on a card.\n" in text
+    assert "- packages: torch 2.13.0, numpy 2.4.6\n" in text
+    again = "audiolm-compress run 'out/my models/small/recipe.yaml' --out 'out/my models/small-again'"
+    assert text.endswith(f"## Do it again\n\n```sh\n{again}\n```\n")
+    assert "```sh\naudiolm-compress bench tiny 'out/my models/small'\n```" in (
+        Report.of(before, after, environment=machine).to_markdown()
+    )
+
+
 def test_notes_on_the_run_are_shown_and_read_back(measured: Measured) -> None:
     note = "rehearsal: pass 1 (mine) cannot predict, so it was not tried"
     written = replace(report(measured), notes=(note,))

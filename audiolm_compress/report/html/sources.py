@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from audiolm_compress.report import rows
+from audiolm_compress.report import introduction, rows
 from audiolm_compress.report.html.content import Content
 
 if TYPE_CHECKING:
@@ -22,15 +20,12 @@ def of_report(report: Report) -> Content:
     baseline, candidate = report.baseline, report.candidate
     return Content(
         kind="Compression report",
-        title=Path(candidate.source).name or candidate.source,
-        lead=(
-            f"{candidate.source} against the baseline {baseline.source}, on {len(candidate.clips)} test "
-            f"clips, measured on {_machine(report.environment)}."
-        ),
+        title=introduction.title(report),
+        lead=introduction.lead(report),
         sides={"baseline": baseline, "candidate": candidate},
         differences={"candidate": report.differences},
         environment=report.environment,
-        command=_command(report),
+        command=introduction.command(report),
         notes=[
             *rows.notes(baseline, candidate, {}, report.steps, report.notes),
             *rows.further_lines(report.further, candidate),
@@ -49,7 +44,8 @@ def of_benchmark(benchmark: Benchmark) -> Content:
         kind="Benchmark",
         title=f"{len(benchmark.names)} models on the same clips" if others else first,
         lead=(f"{', '.join(others)} against {first}" if others else "Measured alone")
-        + f", on {len(benchmark.baseline.clips)} test clips, measured on {_machine(benchmark.environment)}.",
+        + f", on {len(benchmark.baseline.clips)} test clips, "
+        + f"measured on {introduction.machine(benchmark.environment)}.",
         sides=benchmark.named,
         differences=dict(zip(others, benchmark.differences, strict=True)),
         environment=benchmark.environment,
@@ -60,16 +56,3 @@ def of_benchmark(benchmark: Benchmark) -> Content:
             *(note for note in benchmark.notes if not note.startswith(_MADE_BY)),
         ],
     )
-
-
-def _machine(environment: Mapping[str, Any]) -> str:
-    return str(environment.get("device_name") or environment.get("device", "an unnamed device"))
-
-
-def _command(report: Report) -> str:
-    """What makes the same again: the run by the recipe beside the report, without passes the comparison."""
-    models = [report.baseline.source, report.candidate.source]
-    if not report.steps:
-        return shlex.join(["audiolm-compress", "bench", *models])
-    recipe = str(Path(models[1], "recipe.yaml"))
-    return shlex.join(["audiolm-compress", "run", recipe, "--out", f"{models[1]}-again"])
