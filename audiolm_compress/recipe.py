@@ -242,7 +242,7 @@ def checked_recipe(entries: Source, schema: type[Recipe] = Recipe) -> Recipe:
     """
     entries = decided(entries, {})
     on = take_switches(entries)
-    recipe = _checked(schema, entries)
+    recipe = checked(schema, entries)
     if not any(on):
         raise RecipeError(f"{entries.label}: every pass is switched off; leave one on")
     return recipe.model_copy(
@@ -256,10 +256,15 @@ def data_settings(**entries: Any) -> DataSettings:
     Raises:
         RecipeError: all errors at once.
     """
-    return _checked(DataSettings, Source("data", Path.cwd(), entries))
+    return checked(DataSettings, Source("data", Path.cwd(), entries))
 
 
-def _checked(schema: type[Checked], entries: Source) -> Checked:
+def checked(schema: type[Checked], entries: Source) -> Checked:
+    """Entries of a recipe, or of what is written like one.
+
+    Raises:
+        RecipeError: all errors at once.
+    """
     try:
         found = schema.model_validate(entries.content, context={"folder": entries.folder})
     except ValidationError as error:

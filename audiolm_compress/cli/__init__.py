@@ -19,9 +19,12 @@ from audiolm_compress import __version__
 from audiolm_compress.cli import launched
 from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
+from audiolm_compress.cli.efficiency import efficiency
+from audiolm_compress.cli.evaluate import evaluate
 from audiolm_compress.cli.passes import passes
 from audiolm_compress.cli.plan import plan
 from audiolm_compress.cli.run import run
+from audiolm_compress.cli.score import score, validate
 from audiolm_compress.cli.search import search
 from audiolm_compress.cli.train import train
 from audiolm_compress.errors import AudioLMError
@@ -51,7 +54,21 @@ def cli() -> None:
     """Make SALMONN audio language models smaller and faster, and prove what that cost."""
 
 
-for _command in (run, plan, search, train, transcribe, caption, ask, bench, passes):
+for _command in (
+    run,
+    plan,
+    search,
+    train,
+    transcribe,
+    caption,
+    ask,
+    bench,
+    evaluate,
+    score,
+    validate,
+    efficiency,
+    passes,
+):
     cli.add_command(_command)
 
 

@@ -23,7 +23,8 @@ class Entry:
     Attributes:
         path: as written in the file, relative to the prefix.
         file: prefix and path joined.
-        text: the first reference text; may be empty for tasks other than recognition and captioning.
+        text: the first reference text; may be empty for tasks other than recognition and captioning, and
+            where texts are not required.
         texts: all reference texts, ``text`` first.
         task: task name, ``asr`` where the entry has none.
         testset_id: id under which a test set reports the clip, or None.
@@ -47,7 +48,11 @@ class Entry:
 
 
 def read_annotation(
-    path: str | Path, *, prefix: str | Path | None = None, require_ids: bool = False
+    path: str | Path,
+    *,
+    prefix: str | Path | None = None,
+    require_ids: bool = False,
+    require_texts: bool = True,
 ) -> list[Entry]:
     """Read and check ``{"annotation": [{"path", "text", "task", "testset_id", "Q", "texts"}, ...]}``.
 
@@ -55,6 +60,7 @@ def read_annotation(
         path: the JSON file.
         prefix: folder that the entries' paths are relative to; None means the file's own folder.
         require_ids: refuse entries without ``testset_id``, which a test set needs where texts are handed in.
+        require_texts: refuse entries without a reference text, which such a test set may keep to itself.
 
     Raises:
         DataError: the file cannot be read, or entries are unusable; all are listed with index and reason.
@@ -66,7 +72,7 @@ def read_annotation(
     entries: list[Entry] = []
     first_use: dict[str, int] = {}
     for index, item in enumerate(items):
-        reasons = _reasons(item, require_ids)
+        reasons = _reasons(item, require_ids, require_texts)
         if not reasons:
             entry = _entry(item, folder)
             if entry.testset_id is not None:
@@ -103,7 +109,7 @@ def _items(path: Path) -> list[Any]:
     return items
 
 
-def _reasons(item: Any, require_ids: bool) -> list[str]:
+def _reasons(item: Any, require_ids: bool, require_texts: bool) -> list[str]:
     """Everything that is wrong with one entry; empty if nothing is."""
     if not isinstance(item, dict):
         return [f"expected an object, found {type(item).__name__}"]
@@ -121,7 +127,7 @@ def _reasons(item: Any, require_ids: bool) -> list[str]:
         not isinstance(texts, list) or not all(isinstance(text, str) for text in texts)
     ):
         reasons.append("'texts' must be a list of texts")
-    elif "text" not in item and not texts:
+    elif require_texts and "text" not in item and not texts:
         reasons.append("no 'text' (and no 'texts')")
     identity = item.get("testset_id")
     if isinstance(identity, bool) or not isinstance(identity, (str, int, type(None))):
@@ -130,7 +136,7 @@ def _reasons(item: Any, require_ids: bool) -> list[str]:
         reasons.append("'testset_id' is empty")
     elif identity is None and require_ids:
         reasons.append("no 'testset_id'")
-    if not reasons:
+    if require_texts and not reasons:
         kind = task_kind(item.get("task", "asr"))
         if kind in _KINDS_WITH_REFERENCE and not all(text.strip() for text in _texts(item)):
             reasons.append(f"empty reference text, but task {item.get('task', 'asr')!r} is scored against it")
@@ -161,7 +167,7 @@ def _entry(item: Mapping[str, Any], folder: Path) -> Entry:
     return Entry(
         path=item["path"],
         file=folder / item["path"],
-        text=texts[0],
+        text=texts[0] if texts else "",
         texts=texts,
         task=item.get("task", "asr"),
         testset_id=None if identity is None else str(identity),

@@ -56,6 +56,7 @@ def load_examples(
     limit: int | None = None,
     tasks: Collection[str] | None = None,
     require_ids: bool = False,
+    require_texts: bool = True,
 ) -> Examples:
     """Read the annotation and decode all of its audio, in parallel and in order.
 
@@ -67,13 +68,18 @@ def load_examples(
         limit: at most this many entries, taken in turn from each task so that no task is left out.
         tasks: keep only entries of these task names.
         require_ids: every entry needs a ``testset_id``.
+        require_texts: every entry needs a reference text.
 
     Raises:
         DataError: the annotation is unusable, nothing is left of it, or audio files are bad.
     """
     files = [annotation] if isinstance(annotation, (str, Path)) else list(annotation)
     entries = [
-        entry for file in files for entry in read_annotation(file, prefix=prefix, require_ids=require_ids)
+        entry
+        for file in files
+        for entry in read_annotation(
+            file, prefix=prefix, require_ids=require_ids, require_texts=require_texts
+        )
     ]
     _refuse_repeated_ids(entries, files)
     name = ", ".join(str(file) for file in files)

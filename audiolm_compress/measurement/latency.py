@@ -20,7 +20,7 @@ from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.data.loading import in_turn
 from audiolm_compress.measurement.measurements import Latency, Spread
 from audiolm_compress.measurement.rounds import Rounds, Timed
-from audiolm_compress.measurement.settings import BenchmarkSettings
+from audiolm_compress.measurement.settings import BenchmarkSettings, NoiseLatency
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.generation import end_ids, transformers_ids
 from audiolm_compress.salmonn.model import Inputs, Salmonn
@@ -105,24 +105,33 @@ def _over_clips(
 
 
 def noise_latency(model: Salmonn, settings: BenchmarkSettings, seed: int, rounds: Rounds) -> Latency:
+    """The upstream protocol, see ``noise_answers``."""
+    protocol = settings.noise_protocol
+    return _latency(noise_protocol(protocol), noise_answers(model, protocol, seed, rounds))
+
+
+def noise_protocol(protocol: NoiseLatency) -> str:
+    """The upstream protocol in words."""
+    return (
+        f"{_NOISE_SECONDS} s of noise, one decode step, {protocol.iterations} iterations "
+        f"after {protocol.warmup} for warming up"
+    )
+
+
+def noise_answers(model: Salmonn, protocol: NoiseLatency, seed: int, rounds: Rounds) -> Timed[Answer]:
     """The upstream protocol: 10 s of standard-normal noise, recognition prompt, one step after the prefill.
 
     Unlike upstream's own script the clock waits for the device and the step reads the whole prompt.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(_NOISE_SECONDS * SAMPLE_RATE, generator=generator)
-    protocol = settings.noise_protocol
 
     def answer(_: int) -> Answer:
         return timed_answer(model, lambda: model.prepare([noise], "asr"), 2, frozenset())
 
     timed = rounds.time("timing the upstream protocol", protocol.iterations, protocol.warmup, answer)
     rounds.judge([[run.first for run in one] for one in timed.rounds])
-    return _latency(
-        f"{_NOISE_SECONDS} s of noise, one decode step, {protocol.iterations} iterations "
-        f"after {protocol.warmup} for warming up",
-        timed,
-    )
+    return timed
 
 
 @torch.inference_mode()

@@ -52,11 +52,7 @@ def answer_clips(
     places = {id(example): place for place, example in enumerate(examples)}
     found = {}
     for number, batch in own_batches(examples, settings.batch_size, share):
-        task = batch[0].task
-        decode = model.decode_settings(task, **settings.decode_changes(task))
-        torch.manual_seed(seed + number)
-        answers = model.texts(model.generate_ids(model.prepare_examples(batch), decode), decode)
-        for example, text in zip(batch, answers, strict=True):
+        for example, text in zip(batch, answer_batch(model, batch, settings, seed + number), strict=True):
             found[places[id(example)]] = ClipResult(
                 testset_id=example.id,
                 task=example.task,
@@ -68,6 +64,15 @@ def answer_clips(
             )
         advance(len(batch))
     return dict(sorted(found.items()))
+
+
+def answer_batch(
+    model: Salmonn, batch: Sequence[Example], settings: BenchmarkSettings, seed: int
+) -> list[str]:
+    """Answer clips of one task together; ``seed`` is of sampling where the decode settings sample."""
+    decode = model.decode_settings(batch[0].task, **settings.decode_changes(batch[0].task))
+    torch.manual_seed(seed)
+    return model.texts(model.generate_ids(model.prepare_examples(batch), decode), decode)
 
 
 def used_decode(model: Salmonn, examples: Sequence[Example], settings: BenchmarkSettings) -> dict[str, Any]:

@@ -67,7 +67,8 @@ def score(clips: Sequence[ClipResult], seed: int = 0, settings: BenchmarkSetting
     Args:
         clips: answered clips; scores that they carry already are computed anew.
         seed: of the bootstrap intervals.
-        settings: models for scores that need one, and lengths that part the clips into groups.
+        settings: models for scores that need one, how captions are compared, and lengths that part the clips
+            into groups.
 
     Raises:
         DataError: a caption clip has no usable reference, or no recognition reference holds a word.
@@ -107,17 +108,20 @@ def _recognition(clips: Sequence[ClipResult], settings: BenchmarkSettings) -> _F
 
 def _captions(clips: Sequence[ClipResult], settings: BenchmarkSettings) -> _Found:
     texts, references = [clip.text for clip in clips], [clip.references for clip in clips]
-    words, meaning = _by_words(texts, references), _by_meaning(texts, references, settings)
+    words, meaning = _by_words(texts, references, settings), _by_meaning(texts, references, settings)
     return _Found({**words.scores, **meaning.scores}, {**words.unscored, **meaning.unscored})
 
 
-def _by_words(texts: Sequence[str], references: Sequence[Sequence[str]]) -> _Found:
+def _by_words(
+    texts: Sequence[str], references: Sequence[Sequence[str]], settings: BenchmarkSettings
+) -> _Found:
     if len(texts) == 1:
         reason = "needs at least two caption clips; the test set has one"
         return _Found(unscored=dict.fromkeys(("cider_d", "spider", "spice"), reason))
-    _, consensus = cider_d(texts, references)
+    normalise = not settings.raw_captions
+    _, consensus = cider_d(texts, references, normalise=normalise)
     scores = {"cider_d": _means(consensus)}
-    found = spider(texts, references)
+    found = spider(texts, references, normalise=normalise)
     if found.note:
         return _Found(scores, dict.fromkeys(("spider", "spice"), found.note))
     return _Found(scores | {"spider": _means(found.per_clip), "spice": _means(found.spice_per_clip)})

@@ -91,6 +91,11 @@ class BenchmarkSettings(Settings):
     max_clips: int | None = Field(
         None, ge=1, description="at most this many test clips, tasks in turn; unset: all"
     )
+    raw_captions: bool = Field(
+        False,
+        description="compare captions as they are written, as upstream's evaluation does; false: in lower "
+        "case and without punctuation",
+    )
     length_edges: tuple[float, ...] = Field(
         (5.0, 10.0, 20.0, 30.0),
         min_length=1,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 from audiolm_compress.errors import DataError
-from audiolm_compress.measurement.measurements import ClipScore, Measurements
+from audiolm_compress.measurement.clip_result import ClipResult, ClipScore, Score
 from audiolm_compress.metrics.bootstrap import PairedResult, paired_bootstrap
 from audiolm_compress.metrics.scores import SCORES
 
 CERTAIN = 0.01  # level at which a difference is called without reserve
 
 HOW_NOISE_IS_JUDGED = (
-    "intervals hold the true figure in 95 % of test sets of this size, by studentised bootstrap over the test "
-    "clips; those of differences are paired (every resample draws the same clips for both models)"
+    "intervals hold the true figure in 95 % of test sets of this size, by studentised bootstrap over the "
+    "test clips; those of differences are paired (every resample draws the same clips for both models)"
 )
 HOW_VERDICTS_ARE_REACHED = (
     "p: how often two equally good models would differ by as much or more, by a two-sided randomisation test "
@@ -22,6 +23,22 @@ HOW_VERDICTS_ARE_REACHED = (
 )
 
 Verdict = Literal["within noise", "perhaps better", "perhaps worse", "better", "worse"]
+
+
+class Scored(Protocol):
+    """Scored answers of one model: its measurements, or a file of answers."""
+
+    @property
+    def source(self) -> str:
+        """Whose answers they are."""
+
+    @property
+    def clips(self) -> Sequence[ClipResult]:
+        """Every answer with its scores."""
+
+    @property
+    def scores(self) -> Mapping[str, Score]:
+        """Figures over all clips."""
 
 
 def verdict(score: str, found: PairedResult) -> Verdict:
@@ -38,11 +55,11 @@ def verdict(score: str, found: PairedResult) -> Verdict:
     return "worse" if found.p_value <= CERTAIN else "perhaps worse"
 
 
-def differences(baseline: Measurements, candidate: Measurements, *, seed: int = 0) -> dict[str, PairedResult]:
+def differences(baseline: Scored, candidate: Scored, *, seed: int = 0) -> dict[str, PairedResult]:
     """Paired comparison of each score that both models have, by its name in ``SCORES``.
 
     Args:
-        baseline: measurements of the first model.
+        baseline: scored answers of the first model.
         candidate: of the second.
         seed: of the bootstrap and of the randomisation test.
 
@@ -71,5 +88,5 @@ def differences(baseline: Measurements, candidate: Measurements, *, seed: int = 
     return found
 
 
-def _clip_scores(side: Measurements, name: str) -> dict[str, ClipScore]:
+def _clip_scores(side: Scored, name: str) -> dict[str, ClipScore]:
     return {clip.testset_id: clip.scores[name] for clip in side.clips if name in clip.scores}

@@ -52,6 +52,25 @@ def config_section(config: Mapping[str, Any], name: str, path: Path) -> dict[str
     return section
 
 
+def evaluation_clips(path: Path, kind: str) -> tuple[str, str | None] | None:
+    """The annotation and the folder of audio that an upstream config is evaluated on; None: it names none.
+
+    Args:
+        path: the config; paths in it are relative to it.
+        kind: ``asr`` or ``aac``, which some configs have an annotation each for.
+
+    Raises:
+        BaselineError: no such config.
+    """
+    section = read_config(path).get("datasets") or {}
+    # Upstream looks for the common one first.
+    name = section.get("test_ann_path") or section.get(f"test_ann_path_{kind}")
+    if not name:
+        return None
+    prefix = section.get("prefix")
+    return str(path.parent / name), None if prefix is None else str(path.parent / prefix)
+
+
 def model_section(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The section ``model``, which must describe a kind of model that exists.
 
