@@ -120,6 +120,15 @@ def test_questions_are_answered(workplace: Path, name: str) -> None:
     assert done.output.strip() or name == "ask"
 
 
+def test_scores_of_answers_are_those_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = [block for block in blocks("text") if block.startswith("$ audiolm-compress score")]
+    command, shown = block.split("\n", 1)
+    done = CliRunner().invoke(cli, shlex.split(command)[2:], env={"COLUMNS": "80"})
+    assert done.exit_code == 0, done.output
+    assert "".join(f"{line.rstrip()}\n" for line in done.output.splitlines()) == shown
+
+
 @pytest.mark.slow
 def test_training_config_trains(parity: Path, tmp_path: Path) -> None:
     """As it is, but for other models and a shorter training."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audiolm_compress.cli.launched import launched_with_others
 from audiolm_compress.cli.options import device_option, threads_option
 
 if TYPE_CHECKING:
@@ -67,11 +68,16 @@ def evaluate(
     """
     from audiolm_compress.cli.progress import shown_progress
     from audiolm_compress.devices import choose_device
+    from audiolm_compress.errors import AudioLMError
     from audiolm_compress.measurement import evaluation
     from audiolm_compress.recipe import checked
     from audiolm_compress.recipe_source import Source
     from audiolm_compress.salmonn.load import load_model
 
+    if launched_with_others():
+        raise AudioLMError(
+            "evaluate: answers in one process; start it without a launcher, or share with bench"
+        )
     source = Source("evaluate", Path.cwd(), {})
     for override in overrides:
         source.set(override)

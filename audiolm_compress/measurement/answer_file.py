@@ -77,16 +77,19 @@ def write_answers(path: Path, answers: Iterable[tuple[str, str]]) -> None:
         DataError: the file cannot be written.
     """
     content = "".join(",".join(map(_quoted, fields)) + "\n" for fields in (COLUMNS, *answers))
+    partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", newline="", dir=path.parent, prefix=f".{path.name}.", delete=False
         ) as file:
+            partial = Path(file.name)
             file.write(content)
-        written = Path(file.name)
-        written.chmod(0o644)
-        written.replace(path)
+        partial.chmod(0o644)
+        partial.replace(path)
     except OSError as error:
+        if partial is not None:
+            partial.unlink(missing_ok=True)
         raise DataError(f"{path}: answers cannot be written ({error.strerror})") from error
 
 
@@ -122,7 +125,7 @@ def read_answers(path: str | Path) -> tuple[list[Row], list[Problem]]:
         if len(record.fields) != len(header):
             hint = " (a text with a comma needs quotes)" if len(record.fields) > len(header) else ""
             problems.append(
-                Problem(record.line, f"{len(record.fields)} fields, expected {len(header)}{hint}")
+                Problem(record.line, f"fields: {len(record.fields)}, expected {len(header)}{hint}")
             )
         identity, answer = ("".join(record.fields[place : place + 1]) for place in places)
         rows.append(Row(identity, answer, record.line))

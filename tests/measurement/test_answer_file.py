@@ -47,6 +47,13 @@ def test_what_is_written_is_read(seed: int, tmp_path: Path) -> None:
         assert [tuple(row) for row in csv.reader(stream)] == [("testset_id", "text"), *answers]
 
 
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "answers.csv").mkdir()
+    with pytest.raises(DataError, match="cannot be written"):
+        write_answers(tmp_path / "answers.csv", [("t0", "a")])
+    assert [path.name for path in tmp_path.iterdir()] == ["answers.csv"]
+
+
 def test_upstreams_own_file_is_read(parity: Path, tmp_path: Path) -> None:
     """Byte by byte the same when it is written again."""
     file = parity / "gemma" / "eval_submission.csv"
@@ -84,14 +91,14 @@ def test_every_problem_is_found_with_its_line(tmp_path: Path) -> None:
         "! line 4: testset_id 't0' again, first in line 2",
         "! line 5: unknown testset_id ' t1'; without the spaces around it, 't1' is known",
         "! line 6: unknown testset_id 'nobody'",
-        "! line 7: 3 fields, expected 2 (a text with a comma needs quotes)",
+        "! line 7: fields: 3, expected 2 (a text with a comma needs quotes)",
         "line 8: empty text, which upstream's validator refuses",
         "line 9: empty line",
         "line 10: text 'null', which pandas and so upstream's validator take for a missing value",
         "! line 11: a quotation mark in a text without quotes; quote the text and double the mark",
         "! line 12: ' b' behind a closing quotation mark; double those within a text",
         "line 12: the row ends in CRLF, the rows before it in LF",
-        "! line 13: 1 fields, expected 2",
+        "! line 13: fields: 1, expected 2",
         "line 13: empty text, which upstream's validator refuses",
         "! line 14: a quoted text begins here and is never closed",
         "! no answer to testset_id 't1'",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from audiolm_compress.cli import _run
-from audiolm_compress.errors import DataError
+from audiolm_compress.cli import _run, cli
+from audiolm_compress.errors import AudioLMError, DataError
 from audiolm_compress.measurement.answer_file import read_answers
 from audiolm_compress.measurement.evaluation import EvaluationSettings, evaluate, load_clips
 from audiolm_compress.passes.base import Silent
@@ -75,6 +78,28 @@ def test_an_evaluation_goes_on_where_it_was_cut_off(
     assert tuple((row.testset_id, row.text) for row in rows) == whole.answers
 
 
+@pytest.mark.slow
+def test_interrupting_says_how_to_go_on(parity: Path, tmp_path: Path) -> None:
+    model = str(parity / "llama" / "config.yaml")
+    command = [sys.executable, "-m", "audiolm_compress", "evaluate", model, "--mode", "valid_aac"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        # Where the tests run in the background of a shell, children would inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stderr is not None
+    assert "loading the model" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    shown, rest = process.communicate(timeout=300)
+    assert process.returncode == 130 and shown == ""
+    assert rest.strip().endswith("interrupted; answers so far are kept, the same command goes on")
+    assert "Traceback" not in rest
+
+
 @pytest.mark.parametrize("change", ["decode", "prompt", "weights", "clip"])
 def test_answers_under_other_settings_are_not_taken(
     change: str, parity: Path, small_model: Callable[[str], Salmonn], tmp_path: Path
@@ -120,10 +145,16 @@ def test_clips_of_a_mode(tmp_path: Path) -> None:
         load_clips(write(testset_id="t0"), None, "submission_aac")
 
 
-def test_wrong_settings_are_told_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_settings_are_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ["evaluate", "tiny", "--mode", "valid_asr", "--out", str(tmp_path / "a.csv")]
     assert _run([*command, "--set", "decode.beams=4"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert _run([*command, "--set", "decode.num_beams=0"]) == 2
     assert _run([*command, "--data", str(tmp_path / "gone.json")]) == 2
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(AudioLMError, match="in one process"):
+        cli.main(command, standalone_mode=False)
     assert list(tmp_path.iterdir()) == []
