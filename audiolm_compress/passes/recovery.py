@@ -36,7 +36,7 @@ from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.settings import Settings
-from audiolm_compress.training import TrainSettings, train
+from audiolm_compress.training import TrainSettings, show_losses, train
 
 _VALIDATIONS = 10  # in a whole training
 _LONGEST = 10**9  # steps, where minutes or nothing but epochs end a training
@@ -226,6 +226,7 @@ def recover(
                 seed=plan.seed,
             ),
             validate=validate,
+            after_step=lambda result, _: show_losses(result, context.progress.figure),
         )
         after = _mean_losses(student, plan.validation)
         changed = total(after) < total(before)
