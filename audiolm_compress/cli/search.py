@@ -92,5 +92,5 @@ def search(
     except KeyboardInterrupt:
         click.echo("interrupted; measured trials are kept, the same command goes on", err=True)
         return INTERRUPTED
-    give(json_file, results.to_json, lambda: Console().print(results))
+    give(json_file, results.to_json, lambda: Console().print(results.why if quiet else results))
     return GOALS_MISSED if results.best is None else 0
