@@ -96,9 +96,11 @@ def apply_recipe(
     check_replaceable(target, store.is_model_folder)
     device = own_device(device)
     progress = progress or Silent()
+    progress.stage("reading the clips")
     calibration = load_calibration(recipe, progress)
     training = load_training(recipe, progress)
     clips = checked_clips(recipe, progress)
+    progress.stage("rehearsal")
     rehearsed = rehearse(recipe, calibration, progress, training.examples)
     notes = [*training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)]
     measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
@@ -109,15 +111,18 @@ def apply_recipe(
                 "the two were not timed in turns: what the machine has drifted since is in the difference",
             ]
         elif not recipe.benchmark.latency.interleave:
+            progress.stage("measuring the baseline")
             before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
         model = load_model(recipe.baseline, device=device)
         own = Asking.of(model)
         steps = apply_passes(model, recipe, calibration, progress, training.examples)
+        progress.stage("saving")
         progress.start("saving, loading and comparing the two", 1)
         on_main(lambda: store.write(model, work))
         model = _reload(model, work, calibration)
         asked = Asking.of(model)
         candidate = Model("candidate", work)
+        progress.stage("measuring")
         if before is None:
             baseline_asked = Model("baseline", recipe.baseline, None if asked == own else asked)
             fair, after = measure_together([baseline_asked, candidate], clips, recipe.benchmark, **measuring)
@@ -181,7 +186,7 @@ def apply_passes(
             if not isinstance(entry, only):
                 continue
             begin = time.monotonic()
-            progress.start(f"pass {position} of {len(recipe.passes)}: {entry.kind}", 1)
+            progress.stage(f"pass {position} of {len(recipe.passes)}: {entry.kind}")
             seed = recipe.seed * 1_000 + position
             rng = torch.Generator().manual_seed(seed)
             context = Context(calibration, rng, reference, progress, training, features)
@@ -190,6 +195,7 @@ def apply_passes(
                 with at_pass(recipe, position):
                     done = entry.apply(model, context)
             steps.append(Step.of(entry, done, time.monotonic() - begin, model.weight_bytes()))
+            progress.note(f"{sum(steps[-1].weight_bytes.values()) / 2**20:.2f} MiB; {done.summary}")
     return steps
 
 
@@ -199,7 +205,7 @@ def searched_for_itself(
     """What the recipe's searches without its other passes find for the baseline; None if it has none."""
     if not any(isinstance(entry, Search) for entry in recipe.passes):
         return None
-    progress.start("searching for the baseline as well", 1)
+    progress.stage("searching for the baseline as well")
     model = load_model(recipe.baseline, device=device)
     apply_passes(model, recipe, calibration, progress, only=Search)
     return Asking.of(model)

@@ -74,7 +74,7 @@ def rehearse(
         recipe: its baseline may be without weights.
         calibration: the run's clips: counted for the real sizes, their tasks and texts taken for the twin;
             without them, the twin gets every prompt's task.
-        progress: shows one line, and one for each note.
+        progress: shows one line, and every note.
         training: the run's clips for learning alone, taken alike; without them, passes learn from those that
             stand for ``calibration``.
 
@@ -107,7 +107,7 @@ def rehearse(
             warnings.simplefilter("ignore")  # what is worth a warning, the run will say of the real model
             done = _tried(recipe, twin, clips, lessons, progress)
     for note in done.notes:
-        progress.start(f"rehearsal: {note}", 1)
+        progress.note(note)
     return done
 
 

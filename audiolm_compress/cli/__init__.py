@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +21,8 @@ from audiolm_compress.cli import launched
 from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
 from audiolm_compress.cli.compare import compare
+from audiolm_compress.cli.completion import PROGRAM, completion
+from audiolm_compress.cli.doctor import doctor
 from audiolm_compress.cli.efficiency import efficiency
 from audiolm_compress.cli.evaluate import evaluate
 from audiolm_compress.cli.passes import passes
@@ -32,7 +35,7 @@ from audiolm_compress.errors import AudioLMError
 
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 EXAMPLES = """\b
-Compress the embedded baseline, which needs no download:
+The first job: compress the embedded baseline, which needs no download:
   audiolm-compress run recipes/gemma2_4bit.yaml
 See first what a recipe will give and cost, from configs alone:
   audiolm-compress plan recipes/gemma2_4bit.yaml --baseline salmonn.yaml
@@ -42,6 +45,8 @@ Use the result:
   audiolm-compress transcribe speech.wav --model out/mine
 See all runs so far in one table:
   audiolm-compress compare out/*
+What this machine lacks, and what that costs:
+  audiolm-compress doctor
 
 \b
 Exit codes: 0 done, 2 something in the input is wrong, 3 goals of the recipe
@@ -49,31 +54,39 @@ missed, 130 interrupted.
 """
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
-@click.version_option(__version__, prog_name="audiolm-compress")
+class Grouped(click.Group):
+    """A group whose help lists commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section a purpose, all with the same left column."""
+        width = max(map(len, self.commands))
+        for title, commands in SECTIONS.items():
+            limit = formatter.width - width - 6
+            rows = [(str(one.name).ljust(width), one.get_short_help_str(limit)) for one in commands]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+SECTIONS: Mapping[str, Sequence[click.Command]] = {
+    "Compress": (run, plan, search, passes),
+    "Use a model": (transcribe, caption, ask),
+    "Measure and compare": (bench, compare, evaluate, score, validate, efficiency),
+    "Train": (train,),
+    "This installation": (doctor, completion),
+}
+
+
+@click.group(
+    cls=Grouped,
+    commands=[command for commands in SECTIONS.values() for command in commands],
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXAMPLES,
+)
+@click.version_option(__version__, prog_name=PROGRAM)
 # `_run` looks for it among the arguments, as errors reach it outside of click's context.
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the whole traceback of an error.")
 def cli() -> None:
     """Make SALMONN audio language models smaller and faster, and prove what that cost."""
-
-
-for _command in (
-    run,
-    plan,
-    search,
-    train,
-    transcribe,
-    caption,
-    ask,
-    bench,
-    compare,
-    evaluate,
-    score,
-    validate,
-    efficiency,
-    passes,
-):
-    cli.add_command(_command)
 
 
 def main() -> NoReturn:
@@ -87,7 +100,7 @@ def main() -> NoReturn:
 def _run(arguments: list[str]) -> int:
     """Exit code of one command; every expected failure becomes one message without traceback."""
     try:
-        code = cli.main(arguments, prog_name="audiolm-compress", standalone_mode=False)
+        code = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return DONE

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from audiolm_compress.cli.options import device_option, threads_option
+from audiolm_compress.cli.options import (
+    Answering,
+    device_option,
+    give,
+    json_option,
+    quiet_option,
+    threads_option,
+)
 
 EXAMPLES = """\b
 Examples:
@@ -20,7 +27,7 @@ Several GPUs share the answers; the first alone times the models:
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Answering, epilog=EXAMPLES)
 @click.argument("models", nargs=-1, required=True)
 @click.option(
     "--data", "files", multiple=True, help="Annotation with test clips; repeatable. Default: tiny's."
@@ -50,12 +57,8 @@ Several GPUs share the answers; the first alone times the models:
     type=click.Path(file_okay=False),
     help="Folder for bench.json, bench.md, bench.html and the answers of each model as CSV.",
 )
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    help="Write bench.json to this file; - prints it in place of the tables.",
-)
+@json_option
+@quiet_option
 @device_option
 @threads_option
 def bench(
@@ -71,6 +74,7 @@ def bench(
     seed: int,
     out: str | None,
     json_file: str | None,
+    quiet: bool,
     device: str | None,
 ) -> None:
     """Compare models: size, memory, latency and quality.
@@ -80,7 +84,6 @@ def bench(
     """
     import shlex
     import sys
-    from pathlib import Path
 
     from rich.console import Console
 
@@ -101,7 +104,7 @@ def bench(
     )
     data = data_settings(test=files or ("tiny",), prefix=prefix)
     command = shlex.join(["audiolm-compress", *sys.argv[1:]])
-    with shown_progress() as progress:
+    with shown_progress(quiet) as progress:
         found = benchmark(
             models,
             data,
@@ -114,12 +117,7 @@ def bench(
     disband()
     if not main:
         return
-    if json_file == "-":
-        click.echo(found.to_json(), nl=False)
-    else:
-        Console().print(found)
-    if json_file not in (None, "-"):
-        Path(json_file).write_text(found.to_json(), encoding="utf-8")
+    give(json_file, found.to_json, lambda: None if quiet and out else Console().print(found))
     if out:
         found.write(out)
         click.echo(f"Saved in {out}", err=True)

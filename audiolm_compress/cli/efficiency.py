@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from audiolm_compress.cli.options import device_option, threads_option
+from audiolm_compress.cli.options import (
+    Answering,
+    device_option,
+    give,
+    json_option,
+    quiet_option,
+    threads_option,
+)
+
+if TYPE_CHECKING:
+    from audiolm_compress.measurement.efficiency import Efficiency
 
 EXAMPLES = """\b
 Examples:
@@ -18,7 +30,7 @@ real clips and full answers, and compares models.
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Answering, epilog=EXAMPLES)
 @click.argument("model")
 @click.option(
     "--num_it",
@@ -38,30 +50,36 @@ real clips and full answers, and compares models.
     show_default=True,
     help="Iterations before them.",
 )
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False), help="Write all figures and the machine here."
-)
+@json_option
+@quiet_option
 @device_option
 @threads_option
-def efficiency(model: str, iterations: int, warmup: int, json_file: str | None, device: str | None) -> None:
+def efficiency(
+    model: str, iterations: int, warmup: int, json_file: str | None, quiet: bool, device: str | None
+) -> None:
     """Measure memory, TTFT and TPOT of MODEL in upstream's protocol.
 
     10 s of noise, batch 1, recognition prompt, one decode step after the prefill.
     """
-    from pathlib import Path
-
-    from rich.console import Console
-
     from audiolm_compress.cli.progress import shown_progress
     from audiolm_compress.devices import choose_device
-    from audiolm_compress.measurement.efficiency import DIFFERENCES, measure_efficiency
+    from audiolm_compress.measurement.efficiency import measure_efficiency
     from audiolm_compress.measurement.settings import NoiseLatency
     from audiolm_compress.report.json_form import written
-    from audiolm_compress.report.table import table
 
     settings = NoiseLatency(warmup=warmup, iterations=iterations)
-    with shown_progress() as progress:
+    with shown_progress(quiet) as progress:
         found = measure_efficiency(model, settings, device=choose_device(device), seed=0, progress=progress)
+    give(json_file, lambda: written(found.to_dict()), lambda: _show(found))
+
+
+def _show(found: Efficiency) -> None:
+    """Upstream's figures first, then their spread, then what a reader must know."""
+    from rich.console import Console
+
+    from audiolm_compress.measurement.efficiency import DIFFERENCES
+    from audiolm_compress.report.table import table
+
     console = Console(highlight=False)
     for line in found.upstream_lines():
         console.print(line)
@@ -76,5 +94,3 @@ def efficiency(model: str, iterations: int, warmup: int, json_file: str | None, 
     console.print("Different from upstream's script:")
     for line in DIFFERENCES:
         console.print(f"- {line}")
-    if json_file:
-        Path(json_file).write_text(written(found.to_dict()), encoding="utf-8")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from audiolm_compress.cli.launched import launched_with_others
-from audiolm_compress.cli.options import device_option, threads_option
+from audiolm_compress.cli.options import (
+    PRINTED,
+    Answering,
+    device_option,
+    give,
+    json_option,
+    quiet_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
+    from audiolm_compress.measurement.answer_scores import FileScores
     from audiolm_compress.measurement.evaluation import Mode
 
 INTERRUPTED = 130
@@ -31,7 +40,7 @@ batch_size and seed.
 """
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Answering, epilog=EXAMPLES, short_help="Answer a test set as upstream's evaluation does.")
 @click.argument("model")
 @click.option(
     "--mode",
@@ -50,6 +59,8 @@ batch_size and seed.
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", help="Change a setting; repeatable."
 )
+@json_option
+@quiet_option
 @device_option
 @threads_option
 def evaluate(
@@ -59,6 +70,8 @@ def evaluate(
     prefix: str | None,
     out: str | None,
     overrides: tuple[str, ...],
+    json_file: str | None,
+    quiet: bool,
     device: str | None,
 ) -> int:
     """Answer a test set as upstream's evaluate_salmonn.py does, and write the answers.
@@ -72,6 +85,7 @@ def evaluate(
     from audiolm_compress.measurement import evaluation
     from audiolm_compress.recipe import checked
     from audiolm_compress.recipe_source import Source
+    from audiolm_compress.report.json_form import written
     from audiolm_compress.salmonn.load import load_model
 
     if launched_with_others():
@@ -87,7 +101,7 @@ def evaluate(
     folder = Path(f"{mode.split('_')[0]}_results")
     path = Path(out) if out else folder / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{mode}.csv"
     try:
-        with shown_progress() as progress:
+        with shown_progress(quiet) as progress:
             progress.start("loading the model", 1)
             loaded = load_model(model, device=choose_device(device))
             progress.advance()
@@ -103,18 +117,32 @@ def evaluate(
             f"note: {found.empty} of {len(examples)} answers are empty, which upstream's validator refuses",
             err=True,
         )
+    content: dict[str, Any] = {
+        "answers": str(path),
+        "clips": len(examples),
+        "kept": found.kept,
+        "empty": found.empty,
+    }
+    scores = None
     if evaluation.has_references(mode):
-        from rich.console import Console
-
-        from audiolm_compress.cli.scored import shown
         from audiolm_compress.data.annotation import read_annotation
         from audiolm_compress.measurement.answer_scores import score_file
 
         references = [entry for file in files for entry in read_annotation(file, prefix=prefix)]
         scores = score_file(path, references, evaluation.mode_kind(mode))
-        Console(highlight=False).print(shown(scores))
-    click.echo(f"{len(examples)} answers in {path}")
+        content["scores"] = scores.to_dict()
+    give(json_file, lambda: written(content), lambda: _show(scores))
+    click.echo(f"{len(examples)} answers in {path}", err=json_file == PRINTED)
     return 0
+
+
+def _show(scores: FileScores | None) -> None:
+    if scores is not None:
+        from rich.console import Console
+
+        from audiolm_compress.cli.scored import shown
+
+        Console(highlight=False).print(shown(scores))
 
 
 def _clips(

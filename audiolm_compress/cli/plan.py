@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from audiolm_compress.cli.options import device_option, overrides_option, threads_option
+from audiolm_compress.cli.completion import complete_recipes
+from audiolm_compress.cli.options import (
+    Answering,
+    device_option,
+    give,
+    json_option,
+    overrides_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,15 +44,15 @@ How to read it:
 """
 
 
-@click.command(epilog=EXAMPLES)
-@click.argument("recipe")
+@click.command(cls=Answering, epilog=EXAMPLES)
+@click.argument("recipe", shell_complete=complete_recipes)
 @click.option(
     "--baseline",
     help="Model in place of the recipe's: upstream YAML, saved folder, hub id or `tiny`; configs will do.",
 )
 @device_option
 @overrides_option
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write all figures here.")
+@json_option
 @threads_option
 def plan(
     recipe: str,
@@ -60,17 +68,13 @@ def plan(
     machine and on known GPUs; and the disk and time that a run will need. An impossible setting is refused
     as a run would refuse it.
     """
-    import json
-
     from rich.console import Console
 
     from audiolm_compress.planner import plan as make_plan
+    from audiolm_compress.report.json_form import written
 
     made = make_plan(recipe, baseline=baseline, device=device, overrides=overrides)
-    Console().print(render(made))
-    if json_file:
-        text = json.dumps(made.to_dict(), indent=1, ensure_ascii=False)
-        Path(json_file).write_text(text + "\n", encoding="utf-8")
+    give(json_file, lambda: written(made.to_dict()), lambda: Console().print(render(made)))
 
 
 def render(made: Plan) -> RenderableType:

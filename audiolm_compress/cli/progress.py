@@ -1,4 +1,4 @@
-"""Shows how far a run is: a live bar on a terminal, plain lines elsewhere."""
+"""Shows how far the work is: a live view on a terminal (``live.py``), plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -7,37 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
 from audiolm_compress.cli.launched import is_main
+from audiolm_compress.cli.live import Live, Shared, unbroken
 from audiolm_compress.passes.base import Progress as ProgressProtocol
 from audiolm_compress.passes.base import Silent
-
-
-class Bars:
-    """One line with bar, counter and time for every ``start``; finished lines stay."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._task: TaskID | None = None
-
-    def start(self, description: str, total: int) -> None:
-        """Finish the line before and open the next."""
-        self.finish()
-        self._task = self._bars.add_task(description, total=max(total, 1))
-
-    def advance(self, steps: int = 1) -> None:
-        """Move the open bar."""
-        if self._task is not None:
-            self._bars.advance(self._task, steps)
-
-    def finish(self) -> None:
-        """Stop the clock of the open line; what has been done of it becomes its whole."""
-        if self._task is not None:
-            self._bars.update(self._task, total=self._bars.tasks[-1].completed or 1)
-            self._bars.update(self._task, completed=self._bars.tasks[-1].total)
-            self._bars.stop_task(self._task)
 
 
 class Lines:
@@ -47,35 +20,46 @@ class Lines:
         self._begin = time.monotonic()
         self._description = ""
         self._total, self._done = 1, 0
+        self._figures: dict[str, float] = {}
+
+    def stage(self, name: str) -> None:
+        """Say what begins."""
+        self._say(name)
 
     def start(self, description: str, total: int) -> None:
         """Say what begins."""
-        self._description, self._total, self._done = description, max(total, 1), 0
-        self._say(description)
+        self._description, self._total, self._done, self._figures = description, max(total, 1), 0, {}
+        self._say(f"  {description}")
 
     def advance(self, steps: int = 1) -> None:
         """Say so when another quarter is done."""
         quarter = 4 * self._done // self._total
         self._done += steps
         if self._total >= 4 and 4 * self._done // self._total > quarter:
-            self._say(f"{self._description}: {self._done}/{self._total}")
+            figures = [f"{name} {value:.4f}" for name, value in self._figures.items()]
+            self._say(f"  {self._description}: {', '.join([f'{self._done}/{self._total}', *figures])}")
+
+    def figure(self, name: str, value: float) -> None:
+        """Keep it for the next line."""
+        self._figures[name] = value
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self._say(f"  = {text}")
 
     def _say(self, text: str) -> None:
         print(f"[{time.monotonic() - self._begin:6.1f} s] {text}", file=sys.stderr, flush=True)
 
 
 @contextmanager
-def shown_progress() -> Iterator[ProgressProtocol]:
+def shown_progress(quiet: bool = False) -> Iterator[ProgressProtocol]:
     """Progress on standard error, in the form that it can show; of several processes, of the main one."""
-    if not is_main():
+    if quiet or not is_main():
         yield Silent()
         return
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    console = Shared(stderr=True, highlight=False)
+    if not console.is_terminal or console.is_dumb_terminal:
         yield Lines()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
-        shown = Bars(bars)
-        yield shown
-        shown.finish()
+    with Live(console) as live, unbroken():
+        yield live

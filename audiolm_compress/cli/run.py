@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import click
 
-from audiolm_compress.cli.options import device_option, overrides_option, threads_option
+from audiolm_compress.cli.completion import complete_recipes
+from audiolm_compress.cli.options import (
+    PRINTED,
+    Answering,
+    device_option,
+    give,
+    json_option,
+    overrides_option,
+    quiet_option,
+    threads_option,
+)
 
 GOALS_MISSED = 3
 
@@ -12,6 +22,7 @@ EXAMPLES = """\b
 Examples:
   audiolm-compress run recipes/gemma2_4bit.yaml
   audiolm-compress run recipes/gemma2_4bit.yaml --baseline salmonn.yaml --out out/mine
+  audiolm-compress run recipes/gemma2_4bit.yaml --json > report.json
   audiolm-compress run recipes/gemma2_4bit.yaml --set passes.6.bits=3 --set passes.6.group_size=16
 
 \b
@@ -22,17 +33,25 @@ The launcher allows each process one CPU thread, unless --threads is given.
 """
 
 
-@click.command(epilog=EXAMPLES)
-@click.argument("recipe")
+@click.command(cls=Answering, epilog=EXAMPLES)
+@click.argument("recipe", shell_complete=complete_recipes)
 @click.option(
     "--baseline", help="Checkpoint in place of the recipe's: upstream YAML, saved folder, hub id or `tiny`."
 )
 @click.option("--out", help="Folder for the new model and its report. Default: out/<recipe name>.")
+@json_option
+@quiet_option
 @device_option
 @overrides_option
 @threads_option
 def run(
-    recipe: str, baseline: str | None, out: str | None, device: str | None, overrides: tuple[str, ...]
+    recipe: str,
+    baseline: str | None,
+    out: str | None,
+    json_file: str | None,
+    quiet: bool,
+    device: str | None,
+    overrides: tuple[str, ...],
 ) -> int:
     """Compress a model by a recipe and report.
 
@@ -48,14 +67,14 @@ def run(
     from audiolm_compress.training.shards import disband, processes
 
     main = processes().is_main_process
-    with shown_progress() as progress:
+    with shown_progress(quiet) as progress:
         result = apply_recipe(
             recipe, baseline=baseline, out=out, device=device, overrides=overrides, progress=progress
         )
     disband()
     if not main:
         return 0
-    console = Console()
-    console.print(result.report)
-    console.print(f"Saved in {result.path}", highlight=False, soft_wrap=True)
-    return 0 if result.report.goals_met else GOALS_MISSED
+    report = result.report
+    give(json_file, report.to_json, lambda: None if quiet else Console().print(report))
+    click.echo(f"Saved in {result.path}", err=json_file == PRINTED)
+    return 0 if report.goals_met else GOALS_MISSED

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audiolm_compress.cli.options import Answering, give, json_option
+
 if TYPE_CHECKING:
     from audiolm_compress.cli.options import Command
     from audiolm_compress.data.tasks import TaskKind
@@ -33,7 +35,7 @@ def _task_option(command: Command) -> Command:
     )(command)
 
 
-@click.command(epilog=_SCORE)
+@click.command(cls=Answering, epilog=_SCORE)
 @click.argument("files", nargs=-1, required=True, metavar="HYP.csv [HYP2.csv] REF.json")
 @_task_option
 @click.option(
@@ -43,9 +45,7 @@ def _task_option(command: Command) -> Command:
 )
 @click.option("--sentence-model", help="Folder of a sentence encoder, for the similarity of captions.")
 @click.option("--fluency-model", help="Folder of FENSE's error detector, for FENSE.")
-@click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False), help="Write figures and the scores of clips here."
-)
+@json_option
 def score(
     files: tuple[str, ...],
     task: TaskKind | None,
@@ -67,7 +67,7 @@ def score(
     from dataclasses import asdict
     from pathlib import Path
 
-    from rich.console import Console
+    from rich.console import Console, Group
 
     from audiolm_compress.cli.scored import compared, shown
     from audiolm_compress.measurement.answer_check import read_references
@@ -84,18 +84,13 @@ def score(
     references = read_references(annotation)
     sides = [score_file(file, references, task, settings=settings) for file in answers]
     between = differences(*sides) if len(sides) == 2 else {}
-    console = Console(highlight=False)
-    for side in sides:
-        console.print(shown(side))
-    if between:
-        console.print(compared(between))
-    if json_file:
-        content = {
-            "references": annotation,
-            "answers": [side.to_dict() for side in sides],
-            "differences": {name: asdict(result) for name, result in between.items()},
-        }
-        Path(json_file).write_text(written(content), encoding="utf-8")
+    content = {
+        "references": annotation,
+        "answers": [side.to_dict() for side in sides],
+        "differences": {name: asdict(result) for name, result in between.items()},
+    }
+    tables = Group(*map(shown, sides), *([compared(between)] if between else []))
+    give(json_file, lambda: written(content), lambda: Console(highlight=False).print(tables))
 
 
 @click.command(epilog=_VALIDATE)

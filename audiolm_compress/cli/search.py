@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import click
 
-from audiolm_compress.cli.options import device_option, overrides_option, threads_option
+from audiolm_compress.cli.completion import complete_recipes
+from audiolm_compress.cli.options import (
+    Answering,
+    device_option,
+    give,
+    json_option,
+    overrides_option,
+    quiet_option,
+    threads_option,
+)
 from audiolm_compress.cli.run import GOALS_MISSED
 
 INTERRUPTED = 130
@@ -23,8 +32,8 @@ SQLite cannot lock files (many network file systems), give
 """
 
 
-@click.command(epilog=EXAMPLES)
-@click.argument("recipe")
+@click.command(cls=Answering, epilog=EXAMPLES)
+@click.argument("recipe", shell_complete=complete_recipes)
 @click.option(
     "--baseline", help="Checkpoint in place of the recipe's: upstream YAML, saved folder, hub id or `tiny`."
 )
@@ -33,6 +42,8 @@ SQLite cannot lock files (many network file systems), give
 @click.option("--objectives", metavar="NAME,...", help="What trials are compared by.")
 @click.option("--storage", help="Database URL or file of the study. Default: study.db in its folder.")
 @click.option("--keep-models", is_flag=True, help="Keep the weights of all trials, not of the front alone.")
+@json_option
+@quiet_option
 @device_option
 @overrides_option
 @threads_option
@@ -44,6 +55,8 @@ def search(
     objectives: str | None,
     storage: str | None,
     keep_models: bool,
+    json_file: str | None,
+    quiet: bool,
     device: str | None,
     overrides: tuple[str, ...],
 ) -> int:
@@ -65,7 +78,7 @@ def search(
     if objectives is not None:
         overrides += (f"search.objectives=[{objectives}]",)
     try:
-        with shown_progress() as progress:
+        with shown_progress(quiet) as progress:
             results = search_recipe(
                 recipe,
                 baseline=baseline,
@@ -79,5 +92,5 @@ def search(
     except KeyboardInterrupt:
         click.echo("interrupted; measured trials are kept, the same command goes on", err=True)
         return INTERRUPTED
-    Console().print(results)
+    give(json_file, results.to_json, lambda: Console().print(results.why if quiet else results))
     return GOALS_MISSED if results.best is None else 0

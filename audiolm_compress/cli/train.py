@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from audiolm_compress.cli import launched
-from audiolm_compress.cli.options import device_option, threads_option
+from audiolm_compress.cli.options import device_option, quiet_option, threads_option
 
 INTERRUPTED = 130
 EXAMPLES = """\b
@@ -55,10 +55,16 @@ upstream's layout, and in model/ a folder for `run`, `bench` and `transcribe`.
     metavar="KEY.PATH=VALUE",
     help="Change an entry of the config; repeatable.",
 )
+@quiet_option
 @device_option
 @threads_option
 def train(
-    config: str, out: str | None, feature_cache: str | None, overrides: tuple[str, ...], device: str | None
+    config: str,
+    out: str | None,
+    feature_cache: str | None,
+    overrides: tuple[str, ...],
+    quiet: bool,
+    device: str | None,
 ) -> int:
     """Train connector and LoRA by an upstream config.
 
@@ -83,7 +89,7 @@ def train(
         source.set(override)
     checked = stage_config(source.content, path)
     try:
-        with shown_progress() as progress:
+        with shown_progress(quiet) as progress:
             stage = train_stage(
                 checked,
                 out=Path(out) if out else None,
@@ -99,6 +105,9 @@ def train(
         return INTERRUPTED
     disband()
     if not main:
+        return 0
+    if quiet:
+        click.echo(f"Saved {stage.folder / BEST} and the model in {stage.folder / MODEL}")
         return 0
     console = Console(highlight=False, soft_wrap=True)
     for note in stage.notes:

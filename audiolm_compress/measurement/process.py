@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.measurement.headline import in_a_line
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.scoring import score
@@ -120,7 +121,10 @@ def measure_together(
         number = next(_numbers)  # the same in all processes, as all measure the same models
         work = _on_main if main else _after_main
         found = together(lambda: work(sides, progress, number))
-    return on_main(lambda: [_scored(shares, settings, seed) for shares in zip(*found, strict=True)])
+    scored = on_main(lambda: [_scored(shares, settings, seed) for shares in zip(*found, strict=True)])
+    for model, measured in zip(models, scored, strict=True):
+        progress.note(f"{model.name}: {in_a_line(measured)}")
+    return scored
 
 
 def _scored(found: Sequence[dict[str, Any]], settings: BenchmarkSettings, seed: int) -> Measurements:

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Where long work says how far it is."""
+    """Where long work says how far it is: stages, each of one line after the other.
+
+    A progress of one's own best derives from ``Silent`` and shows what it likes to.
+    """
+
+    def stage(self, name: str) -> None:
+        """Begin a part of the work, such as a pass; the one before is done."""
 
     def start(self, description: str, total: int) -> None:
         """Open a line of ``total`` equal steps."""
@@ -27,15 +33,30 @@ class Progress(Protocol):
     def advance(self, steps: int = 1) -> None:
         """Count ``steps`` of the open line as done."""
 
+    def figure(self, name: str, value: float) -> None:
+        """Show a figure of the open line as it is now, such as the training loss."""
+
+    def note(self, text: str) -> None:
+        """Tell what the stage has given."""
+
 
 class Silent:
     """A progress that shows nothing."""
+
+    def stage(self, name: str) -> None:
+        """Ignore the stage."""
 
     def start(self, description: str, total: int) -> None:
         """Ignore the line."""
 
     def advance(self, steps: int = 1) -> None:
         """Ignore the steps."""
+
+    def figure(self, name: str, value: float) -> None:
+        """Ignore the figure."""
+
+    def note(self, text: str) -> None:
+        """Ignore the note."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from audiolm_compress.passes.student import Student, teachable
 from audiolm_compress.passes.teacher import Teacher, Wanted
 from audiolm_compress.runtime.engine import forget
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.training import TrainSettings, train
+from audiolm_compress.training import TrainSettings, show_losses, train
 from audiolm_compress.training.shards import processes
 
 _VALIDATIONS = 10  # in a training whose end is known; in others one an epoch
@@ -155,6 +155,7 @@ def recover(
                 seed=plan.seed,
             ),
             validate=validate,
+            after_step=lambda result, _: show_losses(result, context.progress.figure),
         )
         with torch.no_grad():
             for name, parameter in trained.items():

@@ -53,6 +53,7 @@ def shared_baseline(folder: Path, recipe: Recipe, device: str, progress: Progres
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_suffix(".lock")):
         if not file.exists():
+            progress.stage("measuring the baseline")
             found = measure(
                 recipe.baseline,
                 clips,

@@ -92,7 +92,7 @@ def search_recipe(
     while (trial := study.claim(usual.search.trials)) is not None:
         with study.working(trial):
             picked = ", ".join(f"{name}={value}" for name, value in trial.user_attrs["picked"].items())
-            progress.start(f"trial {trial.number}: {picked}", 1)
+            progress.stage(f"trial {trial.number}: {picked}")
             try:
                 decided = space.recipe(tuple(trial.user_attrs["configuration"]))
                 work = trial_folder(folder, trial.number)

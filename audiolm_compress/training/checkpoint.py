@@ -46,6 +46,15 @@ class TrainResult:
     seconds: float = 0.0
 
 
+def show_losses(result: TrainResult, figure: Callable[[str, float], None]) -> None:
+    """Give ``figure`` the losses that the last step has added to the curve."""
+    for point in result.curve[-2:]:
+        if point["step"] == result.steps:
+            for name, shown in (("loss", "training loss"), ("validation", "held-out loss")):
+                if name in point:
+                    figure(shown, point[name])
+
+
 @dataclass
 class TrainState:
     """Where a training stands.

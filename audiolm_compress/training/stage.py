@@ -26,7 +26,7 @@ from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.upstream import load_upstream
 from audiolm_compress.salmonn.upstream_config import checkpoint_names
-from audiolm_compress.training.checkpoint import TrainResult, learned
+from audiolm_compress.training.checkpoint import TrainResult, learned, show_losses
 from audiolm_compress.training.features import FeatureCache
 from audiolm_compress.training.loop import Mean, train
 from audiolm_compress.training.settings import TrainSettings
@@ -63,6 +63,9 @@ class Display(Protocol):
 
     def advance(self, steps: int = 1) -> None:
         """Some of them are done."""
+
+    def figure(self, name: str, value: float) -> None:
+        """A loss as it is now."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ def train_stage(
         if display is not None:  # the first step after a resumption is more than one
             display.advance(result.steps - shown[0])
             shown[0] = result.steps
+            show_losses(result, display.figure)
 
     shown = [0]
     steps = batches // run.accum_grad_iters
