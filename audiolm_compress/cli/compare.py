@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from audiolm_compress.cli.options import PRINTED, Answering, give, json_option
+
 EXAMPLES = """\b
 Examples:
   audiolm-compress compare out/*
@@ -24,7 +26,7 @@ def _file_option(name: str, words: str) -> Callable[[Callable[..., Any]], Callab
     )
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Answering, epilog=EXAMPLES)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--sort",
@@ -42,6 +44,7 @@ def _file_option(name: str, words: str) -> Callable[[Callable[..., Any]], Callab
 @_file_option("markdown", "Write the tables as Markdown to this file")
 @_file_option("csv", "Write plain numbers to this file")
 @_file_option("html", "Write a page with plots to this file")
+@json_option
 def compare(
     runs: tuple[str, ...],
     sort: str,
@@ -50,6 +53,7 @@ def compare(
     markdown: str | None,
     csv: str | None,
     html: str | None,
+    json_file: str | None,
 ) -> None:
     """Put finished runs into one table.
 
@@ -58,8 +62,9 @@ def compare(
     listed, and scores on different test clips are marked as not comparable.
     """
     asked = {"markdown": markdown, "csv": csv, "html": html}
-    if sum(file == "-" for file in asked.values()) > 1:
-        raise click.UsageError("only one of --markdown, --csv and --html can be printed with -")
+    printed = sum(file == PRINTED for file in (*asked.values(), json_file))
+    if printed > 1:
+        raise click.UsageError("only one of --markdown, --csv, --html and --json can be printed")
     from pathlib import Path
 
     from rich.console import Console
@@ -69,10 +74,9 @@ def compare(
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     found = compared(runs, sort=sort, columns=names, published=published)
     forms = {"markdown": found.to_markdown, "csv": found.to_csv, "html": found.to_html}
-    if "-" not in asked.values():
-        Console(highlight=False).print(found)
+    give(json_file, found.to_json, lambda: None if printed else Console(highlight=False).print(found))
     for form, file in asked.items():
-        if file == "-":
+        if file == PRINTED:
             click.echo(forms[form](), nl=False)
         elif file is not None:
             text = forms[form]()

@@ -131,9 +131,15 @@ class Comparison:
 
     def to_csv(self) -> str:
         """A line for each baseline, run and published model, with plain numbers in bytes and seconds."""
-        from audiolm_compress.report.compare.csv_form import csv_text
+        from audiolm_compress.report.compare.plain import csv_text
 
         return csv_text(self)
+
+    def to_json(self) -> str:
+        """The same lines as objects, with the notes on what the runs do not have in common."""
+        from audiolm_compress.report.compare.plain import json_text
+
+        return json_text(self)
 
     def to_html(self) -> str:
         """The same as one page that needs no network, with Pareto plots."""

@@ -229,7 +229,16 @@ def test_command_writes_all_forms(write: Write, tmp_path: Path, capsys: pytest.C
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
     assert _run(["compare", places, "--markdown", "-", "--columns", "wer"]) == 0
     assert capsys.readouterr().out.startswith("# Comparison of runs\n")
+    assert _run(["compare", places, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [(row["kind"], row["run"]) for row in content["rows"]] == [
+        ("baseline", "baseline model"),
+        ("run", "a"),
+        ("run", "b"),
+    ]
+    assert content["rows"][0]["weights_ratio"] is None and content["notes"] == []
     assert _run(["compare", places, "--csv", "-", "--markdown", "-"]) == 2
+    assert _run(["compare", places, "--csv", "-", "--json"]) == 2
     assert _run(["compare", places, "--csv", str(page / "below a file")]) == 2
     assert _run(["compare", str(tmp_path / "gone")]) == 2
     assert "asked for 1 run, of which 1 cannot be compared" in capsys.readouterr().err

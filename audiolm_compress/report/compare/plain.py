@@ -1,4 +1,4 @@
-"""A comparison of runs as CSV: bytes, seconds and plain numbers, for spreadsheets and scripts."""
+"""A comparison of runs in plain numbers, bytes and seconds, for spreadsheets and scripts: CSV and JSON."""
 
 from __future__ import annotations
 
@@ -11,24 +11,38 @@ from audiolm_compress.report.compare.comparison import Comparison
 from audiolm_compress.report.compare.published import MARK, Published
 from audiolm_compress.report.compare.run import Run
 from audiolm_compress.report.differences import verdict
+from audiolm_compress.report.json_form import written
+
+_SCHEMA = 1
+
+
+def rows(found: Comparison) -> list[dict[str, Any]]:
+    """Baselines, runs, published models; ``kind`` tells which.
+
+    ``<cost>_ratio`` is that to the run's own baseline. ``<score>_low`` and ``_high`` are the 95 % interval,
+    ``<score>_change...`` the paired difference from the run's own baseline; None is what there is not, and an
+    infinite end of an interval. ``<score>_pareto`` names the costs with which a row is Pareto-optimal.
+    """
+    made = [_row(found, run, "baseline") for run in found.baselines]
+    made += [_row(found, run, "run") for run in found.runs]
+    columns = list(dict.fromkeys(name for row in made for name in row))
+    made += [_published(row) for row in found.published]
+    return [{name: _plain(row.get(name)) for name in columns} for row in made]
 
 
 def csv_text(found: Comparison) -> str:
-    """Header, baselines, runs, published models; ``kind`` tells which, and an empty cell that there is none.
-
-    ``<cost>_ratio`` is that to the run's own baseline. ``<score>_low`` and ``_high`` are the 95 % interval,
-    ``<score>_change...`` the paired difference from the run's own baseline; an end of an interval is empty
-    where it is infinite. ``<score>_pareto`` names the costs with which a row is Pareto-optimal.
-    """
-    rows = [_row(found, run, "baseline") for run in found.baselines]
-    rows += [_row(found, run, "run") for run in found.runs]
-    rows += [_published(row) for row in found.published]
-    columns = list(dict.fromkeys(name for row in rows[: len(rows) - len(found.published)] for name in row))
+    """``rows`` below a header; an empty cell is what there is not."""
+    lines = rows(found)
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    writer.writerows(lines)
     return text.getvalue()
+
+
+def json_text(found: Comparison) -> str:
+    """``{"schema": 1, "rows": [...]}``, with null for what there is not, and what the runs do not share."""
+    return written({"schema": _SCHEMA, "rows": rows(found), "notes": list(found.notes())})
 
 
 def _row(found: Comparison, run: Run, kind: str) -> dict[str, Any]:
@@ -86,7 +100,5 @@ def _published(row: Published) -> dict[str, Any]:
     }
 
 
-def _cell(value: Any) -> Any:
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return value
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
