@@ -174,6 +174,16 @@ class Benchmark:
         return files
 
 
+def called(models: Sequence[str]) -> tuple[str, ...]:
+    """What tables call models: the last part of each path, or all of it where the last parts do not differ.
+
+    >>> called(["tiny", "out/mine", "out/yours", "tiny"]), called(["a/mine", "b/mine"])
+    (('tiny', 'mine', 'yours', 'tiny (2)'), ('a/mine', 'b/mine'))
+    """
+    last = {model: model.rstrip("/").rpartition("/")[2] for model in models}
+    return distinct([last[model] for model in models] if len({*last.values()}) == len(last) else models)
+
+
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Names of models that are named more than once are told apart by a number.
 
