@@ -4,7 +4,9 @@ Two environments, as GPTQModel pins packages of its own. The first writes what i
 ``pip install gptqmodel``, compares and prints a line of JSON:
 
     python benchmarks/gptqmodel_round_trip.py expect MODEL EXPORTED
-    python-with-gptqmodel benchmarks/gptqmodel_round_trip.py compare EXPORTED
+    python-with-gptqmodel -P benchmarks/gptqmodel_round_trip.py compare EXPORTED
+
+``-P`` keeps the files beside this one from being taken for packages that transformers looks for.
 
 The text is 256 random tokens; perplexity is theirs. Both models compute in the type of the checkpoint, with
 other orders of summation: the reference beside both is our dequantised LLM in float32, and each side's

@@ -1,7 +1,8 @@
 """Models in the forms of others: what was compressed here, opened elsewhere.
 
 A form is a file of this package with a function that writes a model into a folder, reads back what it wrote
-and returns notes. Whatever a form cannot hold is dequantised and noted, or refused; never left out in silence.
+and returns notes. Whatever a form cannot hold is dequantised and noted, or refused;
+never left out in silence.
 """
 
 from __future__ import annotations

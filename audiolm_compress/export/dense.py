@@ -103,7 +103,7 @@ def kind_of(module: nn.Module) -> str:
 
 
 def sixteen_bit(part: nn.Module) -> torch.dtype:
-    """The 16-bit type that loses least of ``part``: its own if it has one, else bfloat16, with float32's range."""
+    """The 16-bit type of most of ``part``; bfloat16, which has float32's range, if it has none."""
     tensors = [*part.parameters(), *part.buffers()]
     sizes = Counter[torch.dtype]()
     for tensor in tensors:
