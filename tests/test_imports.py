@@ -24,7 +24,7 @@ LAYERS = (
     {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_steps"},
     {"report"},
     {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"},
-    {"search", "doctor"},
+    {"search", "doctor", "export"},
     {"cli"},
     {"__main__"},
 )
