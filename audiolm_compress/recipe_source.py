@@ -57,11 +57,13 @@ class Source:
         """
         try:
             text = read_yaml_text(path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason
+            raise RecipeError(f"{path}: cannot read the recipe: {reason}") from None
+        try:
             root = compose(text)
             content = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
-            raise RecipeError(f"{path}: cannot read the recipe: {reason}") from None
         except _NOT_YAML as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

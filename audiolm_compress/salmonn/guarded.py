@@ -78,7 +78,7 @@ def check_config(config: Any, origin: object) -> None:
     if names := sorted(_of_key(config, "auto_map")):
         raise BaselineError(
             f"{origin}: auto_map asks for classes in Python files of the checkpoint ({', '.join(names)}); "
-            "code of a checkpoint is never run; take a model whose class transformers has, and remove auto_map"
+            "code of a checkpoint is never run; take a model whose class transformers has; remove auto_map"
         )
     if problems := size_problems(config):
         raise BaselineError(f"{origin}: sizes that cannot be meant:\n  " + "\n  ".join(problems))
@@ -131,7 +131,7 @@ def check_archive(path: Path, stored: int, tensors: Iterator[torch.Tensor]) -> N
         storages[storage.data_ptr()] = storage.nbytes()
         if math.prod(tensor.shape) * tensor.element_size() > storage.nbytes():
             raise BaselineError(
-                f"{path}: a tensor of shape {list(tensor.shape)} has only {storage.nbytes()} bytes; save a copy"
+                f"{path}: a tensor of shape {list(tensor.shape)} has {storage.nbytes()} bytes; save a copy"
             )
     if sum(storages.values()) > stored:
         raise BaselineError(f"{path}: promises {sum(storages.values())} bytes of tensors, has {stored}")

@@ -16,11 +16,12 @@ _BOUNDS = tuple(
     (re.compile(pattern), least, most)
     for pattern, least, most in (
         (r"(^|_)(vocab_size|num_embeddings|in_features|out_features)$", 0, 2**24),
+        (r"^(max_source_positions|d_model)$", 0, 2**14),  # Whisper's sinusoids are computed, not read
         (r"(^|_)max_\w*positions?(_embeddings)?$", 0, 2**24),
         (r"(^|_)layers?$", 0, 2**10),
         (r"(^|_)(heads?|experts|experts_per_tok|groups)$", 0, 2**12),
         (r"(^|_)(n_fft|hop_length|feature_size|mel_bins)$", 0, 2**13),
-        (r"(^|_)(hidden_size|intermediate_size|d_model|dim|width|hidden|embd|inner)$", 0, 2**20),
+        (r"(^|_)(hidden_size|intermediate_size|dim|width|hidden|embd|inner)$", 0, 2**20),
         (r"(^|_)(intermediate|rank|r)$", 0, 2**20),
         (r"^(num_buckets|max_distance|conv_pos|predictor_class|chunk_length)$", 0, 2**16),
         (r"^(queries|window|stride)$", 0, 2**16),

@@ -68,7 +68,11 @@ def resume(folder: Path) -> object:
     model = torch.nn.Linear(2, 2)
     optimizer = torch.optim.AdamW(model.parameters())
     return load_state(
-        folder, model, optimizer, torch.amp.GradScaler("cpu", enabled=False), TrainSettings(steps=1)
+        folder,
+        model,
+        optimizer,
+        torch.amp.GradScaler("cpu", enabled=False),
+        TrainSettings(steps=1, learning_rate=1e-3),
     )
 
 
@@ -177,7 +181,7 @@ def archive_that_unpacks_to_a_hundred_times_its_size(clean: Clean) -> Path:
     )
 
 
-@hostile(load_model, r"salmonn\.pth.*tensor of shape \[1000000, 1000000\] has only 4 bytes")
+@hostile(load_model, r"salmonn\.pth.*tensor of shape \[1000000, 1000000\] has 4 bytes")
 def tensor_that_repeats_four_bytes(clean: Clean) -> Path:
     return with_checkpoint(clean, saved_bytes({"model": {"w": torch.zeros(1).expand(10**6, 10**6)}}))
 
@@ -315,7 +319,7 @@ def plan_of_a_milliard_layers(clean: Clean) -> Path:
 
 @hostile(load_model, r"do not fit its config")
 def folder_with_a_large_vocabulary(clean: Clean) -> Path:
-    clean.edit((folder := clean.folder()) / "config.json", llm__vocab_size=2**22)
+    clean.edit((folder := clean.folder()) / "config.json", llm__vocab_size=2**17)
     return folder
 
 
@@ -624,17 +628,6 @@ def audio(clean: Clean, data: bytes, name: str = "clip.wav") -> Path:
 @hostile(load_audio, r"clip\.wav: truncated: the header promises 4294967000 bytes")
 def wav_that_promises_gigabytes(clean: Clean) -> Path:
     return audio(clean, wav(promised=4_294_967_000))
-
-
-@hostile(load_audio, r"clip\.w64: ")
-def wave64_that_promises_exabytes(clean: Clean) -> Path:
-    file = clean.place / "clip.w64"
-    soundfile.write(file, np.ones(1600) / 2, 16_000, format="W64", subtype="PCM_16")
-    data = bytearray(file.read_bytes())
-    place = data.rfind(b"data") + 16
-    data[place : place + 8] = struct.pack("<q", 2**62)
-    file.write_bytes(data)
-    return file
 
 
 @hostile(load_audio, r"clip\.wav: (has a sampling rate of 0 Hz|cannot be decoded)")

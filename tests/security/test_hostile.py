@@ -1,4 +1,4 @@
-"""Every kind of hostile file is refused by what reads it: with our error, naming it, at once, without running it."""
+"""Every kind of hostile file is refused by what reads it: with our error, that names it, and none is run."""
 
 from __future__ import annotations
 
