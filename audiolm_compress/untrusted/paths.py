@@ -37,9 +37,12 @@ def linked_outside(folder: Path, names: Iterable[str] | None = None) -> str:
         return ""
     for name in os.listdir(folder) if names is None else names:  # noqa: PTH208  # names alone
         path = folder / name
-        parent = _resolved(str(path.parent))
-        # A link is the exception: for all others the resolved folder tells, once for all files in it.
-        target = path.resolve() if path.is_symlink() else parent / path.name
+        try:
+            parent = _resolved(str(path.parent))
+            # A link is the exception: for all others the resolved folder tells, once for all files in it.
+            target = path.resolve() if path.is_symlink() else parent / path.name
+        except (OSError, RuntimeError, ValueError):
+            continue  # a name that is too long, a link to itself: nobody can open it
         if not target.is_relative_to(_root(folder)):
             return f"{name} -> {target}"
     return ""

@@ -578,6 +578,11 @@ def annotation_of_a_linked_folder(clean: Clean) -> Path:
     return file
 
 
+@hostile(load_examples, r"1 of 1 audio files cannot be used:[\s\S]*cannot be read \(File name too long\)")
+def annotation_of_a_name_too_long(clean: Clean) -> Path:
+    return naming(clean, "a" * 5000)
+
+
 @hostile(read_annotation, r"ann\.json: not JSON \(key 'annotation' is given twice")
 def annotation_with_two_lists(clean: Clean) -> Path:
     return annotation(clean, '{"annotation": [], "annotation": [{"path": "a.wav", "text": "a"}]}')
