@@ -156,6 +156,9 @@ def _annotation(folder: Path) -> Target:
     valid["annotation"] = valid["annotation"][:3]
     valid["annotation"][0] |= {"testset_id": 7, "Q": "Who?", "texts": ["a", "b"], "source": "x", "gain": 0.5}
 
+    for entry in valid["annotation"]:
+        soundfile.write(folder / entry["path"], np.sin(np.arange(1200) / 5) / 2, 16_000)
+
     def read(folder: Path, data: bytes) -> None:
         (folder / "ann.json").write_bytes(data)
         load_examples(folder / "ann.json", on_bad_audio="skip", require_texts=bool(len(data) % 2))
