@@ -16,7 +16,7 @@ PACKAGE = Path(audiolm_compress.__file__).parent
 
 # Each layer may use those above it and itself.
 LAYERS = (
-    {"errors", "settings", "folders", "devices"},
+    {"errors", "settings", "folders", "devices", "untrusted"},
     {"data", "metrics", "pruning", "quantization", "runtime"},
     {"salmonn"},
     {"training", "planning"},

@@ -223,4 +223,4 @@ def test_a_foreign_pass_is_checked_like_ours() -> None:
 
 def test_a_recipe_that_holds_itself_is_refused(tmp_path: Path) -> None:
     text = "passes: [{pass: merge_lora}]\ndata: &data {test: tiny, prefix: *data}"
-    assert "line 2, data.prefix: found {" in message(write(tmp_path, text))
+    assert "an alias that holds itself" in message(write(tmp_path, text))

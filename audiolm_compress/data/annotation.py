@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.errors import DataError
+from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes, linked_outside, parse_json, read_text
 
+_BYTES = 2 * 2**30  # 1.6 million entries have 0.5 GB
 _KNOWN = ("path", "text", "texts", "task", "testset_id", "Q")
 # A clip without speech or sound worth a caption is no reference, but a question may stand without an answer.
 _KINDS_WITH_REFERENCE = ("asr", "aac")
@@ -45,6 +46,15 @@ class Entry:
     def id(self) -> str:
         """``testset_id`` where present, else the path."""
         return self.path if self.testset_id is None else self.testset_id
+
+    def outside(self) -> str:
+        """Why the file is none of the prefix's: a symbolic link leads out of it; "" if none does."""
+        folder = self.file.parents[len(Path(self.path).parts) - 1]
+        target = linked_outside(folder, [self.path])
+        return target and (
+            f"a symbolic link leads out of the prefix: {target}; copy the file, or set "
+            f"{OUTSIDE_ALLOWED}=1 if the link is yours"
+        )
 
 
 def read_annotation(
@@ -92,13 +102,15 @@ def read_annotation(
 
 def _items(path: Path) -> list[Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, _BYTES, "utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: annotation file cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a JSON annotation file (no UTF-8 text)") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not an annotation file: {error}") from error
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     items = content.get("annotation") if isinstance(content, dict) else None
@@ -115,7 +127,7 @@ def _reasons(item: Any, require_ids: bool, require_texts: bool) -> list[str]:
         return [f"expected an object, found {type(item).__name__}"]
     reasons = [
         f"{key!r} is {type(item[key]).__name__}, expected text"
-        for key in ("path", "text", "task", "Q")
+        for key in ("path", "text", "task", "Q", "source")
         if key in item and not isinstance(item[key], str)
     ]
     if "path" not in item:
@@ -136,6 +148,8 @@ def _reasons(item: Any, require_ids: bool, require_texts: bool) -> list[str]:
         reasons.append("'testset_id' is empty")
     elif identity is None and require_ids:
         reasons.append("no 'testset_id'")
+    if not reasons and any(not _is_text(text) for text in _strings(item)):
+        reasons.append("holds half of a surrogate pair, which is no character")
     if require_texts and not reasons:
         kind = task_kind(item.get("task", "asr"))
         if kind in _KINDS_WITH_REFERENCE and not all(text.strip() for text in _texts(item)):
@@ -146,13 +160,18 @@ def _reasons(item: Any, require_ids: bool, require_texts: bool) -> list[str]:
 def _path_reasons(path: str) -> Iterable[str]:
     if not path.strip():
         return ["'path' is empty"]
-    if "\0" in path:
-        return ["'path' contains a NUL character"]
-    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).anchor:
-        return [f"path {path!r} is absolute; write it relative to the prefix"]
-    if ".." in PurePosixPath(path).parts or ".." in PureWindowsPath(path).parts:
-        return [f"path {path!r} leaves the prefix through '..'"]
-    return []
+    reason = escapes(path)
+    return [f"path {path!r} {reason}; write it relative to the prefix"] if reason else []
+
+
+def _strings(item: Mapping[str, Any]) -> Iterator[str]:
+    for value in item.values():
+        yield from (text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str))
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: JSON lets a lone surrogate pass."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _texts(item: Mapping[str, Any]) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from audiolm_compress.recipe_choices import Choice
 from audiolm_compress.search.baseline import write_whole
 from audiolm_compress.search.owner import Watch, heartbeat, this_process
 from audiolm_compress.search.space import Configuration, Space
+from audiolm_compress.untrusted import read_json
 
 _OWNER = "study.json"
 _POLL_SECONDS = 1.0
@@ -63,7 +64,8 @@ def open_storage(place: str) -> BaseStorage:
         return RDBStorage(
             f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}}
         )
-    except (OSError, ImportError, SQLAlchemyError) as error:
+    # ValueError, KeyError, TypeError: a journal that optuna did not write
+    except (OSError, ImportError, SQLAlchemyError, ValueError, KeyError, TypeError) as error:
         shown = re.sub(r"(?<=://)[^/]*@", "", place)  # without a password
         raise AudioLMError(
             f"search: cannot open the storage {shown}: {str(error).partition(chr(10))[0]}; give a file in a "
@@ -123,10 +125,16 @@ class Study:
         """
         file = folder / _OWNER
         mine = {"name": self._study.study_name, "identity": self._study.user_attrs["identity"]}
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else mine
+        try:
+            found = read_json(file) if file.exists() else mine
+            owner = found["name"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise AudioLMError(
+                f"search: {file} is damaged ({error}); remove it if the study is this one"
+            ) from error
         if found != mine:
             raise AudioLMError(
-                f"search: {folder} holds the study {found['name']!r}; {mine['name']!r} in this storage is "
+                f"search: {folder} holds the study {owner!r}; {mine['name']!r} in this storage is "
                 "another; go on with its recipe and storage, or begin in another folder: --out"
             )
         write_whole(file, json.dumps(mine) + "\n")
