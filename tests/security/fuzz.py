@@ -5,6 +5,8 @@
 Hypothesis draws the damages: bytes are changed, cut, doubled; entries of the content are removed, doubled or
 replaced by values that no writer gives. The tests run some of each, always the same; this program runs as
 many as asked for, others with every ``--seed``, and writes down how many were read and how many refused.
+What ``--out`` holds of the same seed is gone on with, so that a campaign can be cut off, or into pieces with
+``--seconds``.
 """
 
 from __future__ import annotations
@@ -42,8 +44,9 @@ from audiolm_compress.salmonn.upstream import load_upstream
 
 ROOT = Path(__file__).parents[2]
 PARITY = ROOT / "tests" / "fixtures" / "upstream_parity" / "llama"
-_BATCH = 1000  # inputs of one hypothesis run: its memory of what it tried grows with them
+_BATCH = 500  # inputs of one hypothesis run: its memory of what it tried grows with them
 _MEMORY = 6 * 2**30
+_COMES = ("read", "refused", "other")  # other: what should not be
 _SHARES = {"annotation": 0.4, "audio": 0.4, "recipe": 0.18, "config": 0.02}  # by what an input costs
 
 _ODD = st.one_of(
@@ -240,12 +243,9 @@ def _config(folder: Path) -> Target:
     return Target(inputs, read)
 
 
-def fuzz(
-    target: Target, folder: Path, counts: Counts, inputs: int, seed: int, seconds: float = float("inf")
-) -> None:
-    """Give a target ``inputs`` damaged inputs, fewer when ``seconds`` are over."""
-    started = time.monotonic()
-    while (done := counts.of.total()) < inputs and time.monotonic() < started + seconds:
+def fuzz(target: Target, folder: Path, counts: Counts, inputs: int, seed: int) -> None:
+    """Give a target damaged inputs until it has had ``inputs``."""
+    while (done := counts.of.total()) < inputs:
 
         @hypothesis.seed(seed + done)
         @settings(
@@ -262,44 +262,66 @@ def fuzz(
         survives()
 
 
+def _run(target: Target, folder: Path, counts: Counts, inputs: int, seed: int) -> None:
+    """One batch at most; what a campaign looks for is shown, counted, and no reason to stop it."""
+    try:
+        fuzz(target, folder, counts, min(inputs, counts.of.total() + _BATCH), seed)
+    except Exception:
+        traceback.print_exc()
+        counts.of["other"] += 1
+
+
+def _begun(out: Path, seed: int) -> dict[str, Any]:
+    """What the file of results holds of a campaign with this seed and this hypothesis."""
+    if not out.exists():
+        return {}
+    result = json.loads(out.read_text(encoding="utf-8"))
+    same = (result["seed"], result["hypothesis"]) == (seed, hypothesis.__version__)
+    return dict(result["targets"]) if same else {}
+
+
+def campaign(out: Path, inputs: int, seed: int, seconds: float = float("inf")) -> None:
+    """Give all targets together ``inputs``, less those ``out`` counts, and write the counts after each batch."""
+    found = _begun(out, seed)
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as place:
+        for name, target in targets(Path(place)).items():
+            entry = found.setdefault(name, dict.fromkeys((*_COMES, "seconds"), 0))
+            counts = Counts(Counter({come: entry[come] for come in _COMES}))
+            share = round(inputs * _SHARES[name])
+            while counts.of.total() < share and time.monotonic() < end:
+                started = time.monotonic()
+                _run(target, Path(place), counts, share, seed)
+                in_all = round(entry["seconds"] + time.monotonic() - started, 1)
+                entry |= {come: counts.of[come] for come in _COMES} | {"seconds": in_all}
+                _write(out, found, seed)
+            print(name, entry, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the campaign and write its counts."""
+    """Run a campaign, in bounded memory."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--inputs", type=int, default=100_000, help="of all targets together")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="of all targets together")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="after which no batch is begun")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # warnings about odd values are no crash
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place:
-        for name, target in targets(Path(place)).items():
-            counts = Counts()
-            share, started = _SHARES[name], time.monotonic()
-            try:
-                fuzz(
-                    target,
-                    Path(place),
-                    counts,
-                    round(asked.inputs * share),
-                    asked.seed,
-                    asked.seconds / len(_SHARES),
-                )
-            except Exception:  # what is looked for; the other targets have their turn all the same
-                traceback.print_exc()
-                counts.of["other"] += 1
-            found[name] = {come: counts.of[come] for come in ("read", "refused", "other")}
-            found[name]["seconds"] = round(time.monotonic() - started)
-            print(name, found[name], flush=True)
+    campaign(asked.out, asked.inputs, asked.seed, asked.seconds)
+
+
+def _write(out: Path, found: dict[str, Any], seed: int) -> None:
     result = {
-        "inputs": sum(each["read"] + each["refused"] + each["other"] for each in found.values()),
-        "seed": asked.seed,
+        "inputs": sum(each[come] for each in found.values() for come in _COMES),
+        "seed": seed,
         "targets": found,
         "python": platform.python_version(),
         "hypothesis": hypothesis.__version__,
     }
-    asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    part = out.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    part.replace(out)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from .fuzz import ROOT, Counts, fuzz, targets
+from .fuzz import ROOT, Counts, campaign, fuzz, targets
 
 _INPUTS = {"annotation": 400, "audio": 500, "recipe": 200, "config": 60}
 
@@ -19,6 +20,30 @@ def test_only_our_errors_come_out(name: str, tmp_path: Path) -> None:
     fuzz(targets(tmp_path)[name], tmp_path, counts, _INPUTS[name], seed=0)
     assert counts.of.total() >= _INPUTS[name]
     assert counts.of["refused"] > 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_campaign_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    out = tmp_path / "fuzz.json"
+    for inputs in (25, 50):
+        campaign(out, inputs, seed=0)
+    targets_found = json.loads(out.read_text())["targets"]
+    assert {name: found["read"] + found["refused"] for name, found in targets_found.items()} == {
+        "annotation": 20,
+        "audio": 20,
+        "recipe": 9,
+        "config": 1,
+    }
+
+
+@pytest.mark.campaign
+@pytest.mark.filterwarnings("ignore")
+def test_a_campaign_of_other_inputs_finds_nothing(tmp_path: Path) -> None:
+    """With a seed of the day: each run tries others than the one in the repository."""
+    campaign(tmp_path / "fuzz.json", 100_000, seed=date.today().toordinal())
+    result = json.loads((tmp_path / "fuzz.json").read_text())
+    assert result["inputs"] >= 100_000
+    assert [name for name, found in result["targets"].items() if found["other"]] == []
 
 
 def test_the_campaign_in_the_repository_found_nothing() -> None:
