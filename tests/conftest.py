@@ -48,7 +48,7 @@ def clips() -> list[torch.Tensor]:
     return [torch.from_numpy(soundfile.read(audio / f"clip{i}.wav", dtype="float32")[0]) for i in (0, 1)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_model() -> Callable[[str], Salmonn]:
     """Loads a fresh random SALMONN (``gemma`` or ``llama``), float32, LoRA unmerged."""
     return lambda variant="llama": load_upstream(PARITY / variant / "config.yaml")

@@ -8,9 +8,11 @@ import shlex
 import shutil
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import soundfile
+import yaml
 from click.testing import CliRunner
 
 from audiolm_compress.cli import cli
@@ -144,9 +146,33 @@ def test_training_config_trains(parity: Path, tmp_path: Path) -> None:
     assert load_model(tmp_path / "out" / "model").max_text_tokens == 300
 
 
+SHORTER: dict[str, dict[str, Any]] = {
+    "unpad_audio": {"loss_clips": 4},
+    "vocab_trim": {"check_clips": 4},
+    "distill": {"steps": 2},
+}
+
+
+def shorten(recipe: Path) -> None:
+    """The same passes with fewer clips, less training and less measuring."""
+    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    content["data"] |= {"calibration_clips": 32, "training_clips": 8}
+    content["benchmark"] = {
+        "max_clips": 8,
+        "latency": {"clips": 1, "warmup": 0},
+        "noise_protocol": {"warmup": 0, "iterations": 1},
+    }
+    for entry in content["passes"]:
+        entry |= SHORTER.get(entry["pass"], {})
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
 @pytest.mark.slow
-def test_python_block_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The main job as a user's script would do it, with the recipe as it is."""
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.campaign)])
+def test_python_block_runs(workplace: Path, capsys: pytest.CaptureFixture[str], whole: bool) -> None:
+    """The main job as a user's script would do it; whole, with the recipe as it is."""
+    if not whole:
+        shorten(workplace / "recipes" / "gemma2_4bit.yaml")
     waveform = load_audio(workplace / "speech.wav").waveform
     exec(compile(blocks("python")[0], "README.md", "exec"), {"waveform": waveform})
     assert "candidate" in capsys.readouterr().out

@@ -13,8 +13,8 @@ def _no_reference() -> None:
     raise AssertionError("this pass needs no teacher")
 
 
-@pytest.fixture
-def context(clips: list[torch.Tensor]) -> Context:
+@pytest.fixture(scope="session")
+def calibration(clips: list[torch.Tensor]) -> list[Example]:
     """Eight calibration clips of both tasks, seeded."""
     generator = torch.Generator().manual_seed(3)
     examples = []
@@ -25,4 +25,10 @@ def context(clips: list[torch.Tensor]) -> Context:
             ("asr", "the quick brown fox") if index % 2 else ("audiocaption", "a dog barks in the rain")
         )
         examples.append(Example(str(index), clip + noise, task, text, (text,)))
-    return Context(examples, torch.Generator().manual_seed(7), _no_reference)  # type: ignore[arg-type]
+    return examples
+
+
+@pytest.fixture
+def context(calibration: list[Example]) -> Context:
+    """The calibration clips, and chance as it always is."""
+    return Context(calibration, torch.Generator().manual_seed(7), _no_reference)  # type: ignore[arg-type]

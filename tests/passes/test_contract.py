@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 import yaml
 from pydantic import TypeAdapter
 
+from audiolm_compress.data.example import Example
 from audiolm_compress.passes import PASSES, AnyPass
-from audiolm_compress.passes.base import Context, Pass
+from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.planning.layers import Layer, file_bytes, layers_of
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn import store
@@ -81,13 +82,6 @@ def make(kind: str) -> Pass:
     return entry
 
 
-def taught(context: Context, small_model: Callable[..., Salmonn], kind: str, variant: str) -> Context:
-    """The context, with a baseline to learn from for passes that learn; no other may ask for one."""
-    if not type(make(kind)).learns:
-        return context
-    return replace(context, reference=lambda: small_model(variant))
-
-
 def answers(model: Salmonn, clips: list[torch.Tensor]) -> tuple[torch.Tensor, list[str]]:
     with torch.inference_mode():
         logits = model.score(model.prepare(clips, "audiocaption"))
@@ -102,6 +96,63 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(
         value.dtype == other[name].dtype and torch.equal(value, other[name]) for name, value in one.items()
     )
+
+
+def applied_to(
+    model: Salmonn, kind: str, calibration: list[Example], baseline: Callable[[], Salmonn]
+) -> PassReport:
+    """Apply a pass, with a baseline to learn from if it is one that learns; no other may ask for one."""
+
+    def reference() -> Salmonn:
+        assert type(made).learns, "this pass needs no teacher"
+        return baseline()
+
+    made = make(kind)
+    return made.apply(model, Context(calibration, torch.Generator().manual_seed(7), reference))
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A small model after a pass, and what it was before.
+
+    Attributes:
+        folder: where it was saved.
+        before: its tensors before the pass, ``config`` the rest.
+        after: its tensors since.
+    """
+
+    kind: str
+    variant: str
+    model: Salmonn
+    report: PassReport
+    folder: Path
+    before: dict[str, torch.Tensor]
+    config: dict[str, Any]
+    after: dict[str, torch.Tensor]
+
+
+# The models of one variant first, so that both lists number alike what they have in common.
+LLAMA = [(kind, "llama") for kind in KINDS]
+ALL = [*LLAMA, *((kind, "gemma") for kind in KINDS)]
+tried = pytest.mark.parametrize("applied", ALL, indirect=True, ids="-".join)
+# the small models compute in float32
+quiet = pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")
+
+
+@pytest.fixture(scope="module")
+def applied(
+    request: pytest.FixtureRequest,
+    small_model: Callable[[str], Salmonn],
+    calibration: list[Example],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Applied:
+    """Every pass once on each model; the tests look at what came of it."""
+    kind, variant = request.param
+    model = small_model(variant)
+    before, config = state(model), store.describe(model)
+    report = applied_to(model, kind, calibration, lambda: small_model(variant))
+    folder = store.save(model, tmp_path_factory.mktemp("applied") / "model")
+    return Applied(kind, variant, model, report, folder, before, config, state(model))
 
 
 def test_every_pass_is_tried_here() -> None:
@@ -121,40 +172,29 @@ def test_every_field_is_described(kind: str) -> None:
     assert all(field.description for name, field in fields.items() if name != "kind")
 
 
-@pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
-@pytest.mark.parametrize("variant", ["gemma", "llama"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_contract(
-    small_model: Callable[..., Salmonn],
-    clips: list[torch.Tensor],
-    context: Context,
-    tmp_path: Path,
-    kind: str,
-    variant: str,
-) -> None:
+@quiet
+@tried
+def test_contract(applied: Applied, clips: list[torch.Tensor]) -> None:
     """Honest about changing, still answers, and the saved model is the one in memory."""
-    model = small_model(variant)
-    before, config = state(model), store.describe(model)
-    report = make(kind).apply(model, taught(context, small_model, kind, variant))
-    assert report.changed
-    assert report.summary
-    logits, texts = answers(model, clips)
-    assert not (equal(before, state(model)) and store.describe(model) == config)  # some change no weight
+    assert applied.report.changed
+    assert applied.report.summary
+    logits, texts = answers(applied.model, clips)
+    same = store.describe(applied.model) == applied.config
+    assert not (same and equal(applied.before, applied.after))  # some change no weight
     assert torch.isfinite(logits).all()
-    loaded_logits, loaded_texts = answers(load_model(store.save(model, tmp_path / "model")), clips)
+    loaded_logits, loaded_texts = answers(load_model(applied.folder), clips)
     assert torch.equal(logits, loaded_logits)
     assert texts == loaded_texts
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_same_seed_same_result(small_model: Callable[..., Salmonn], context: Context, kind: str) -> None:
-    results = []
-    for _ in range(2):
-        model = small_model()
-        context.rng.manual_seed(7)
-        make(kind).apply(model, taught(context, small_model, kind, "llama"))
-        results.append(state(model))
-    assert equal(*results)
+@quiet
+@pytest.mark.parametrize("applied", LLAMA, indirect=True, ids="-".join)
+def test_same_seed_same_result(
+    applied: Applied, small_model: Callable[[str], Salmonn], calibration: list[Example]
+) -> None:
+    model = small_model(applied.variant)
+    applied_to(model, applied.kind, calibration, lambda: small_model(applied.variant))
+    assert equal(state(model), applied.after)
 
 
 def sizes(layers: list[Layer]) -> dict[str, Layer]:
@@ -163,29 +203,19 @@ def sizes(layers: list[Layer]) -> dict[str, Layer]:
     return {layer.name: replace(layer, tensors=tensors) for layer, tensors in zip(layers, known, strict=True)}
 
 
-@pytest.mark.filterwarnings("ignore:.*may be slower than 16 bit")  # the small models compute in float32
-@pytest.mark.parametrize("variant", ["gemma", "llama"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_prediction(
-    small_model: Callable[..., Salmonn],
-    context: Context,
-    tmp_path: Path,
-    parity: Path,
-    kind: str,
-    variant: str,
-) -> None:
+@quiet
+@tried
+def test_prediction(applied: Applied, calibration: list[Example], parity: Path) -> None:
     """What a pass predicts from configs is what it does; where data decides, an upper bound and a word."""
-    model = small_model(variant)
-    make(kind).apply(model, taught(context, small_model, kind, variant))
-    sketch = Sketch(outline_model(parity / variant / "config.yaml").model, context.calibration)
-    make(kind).predict(sketch)
-    saved = (store.save(model, tmp_path / "model") / store.WEIGHTS).stat().st_size
+    sketch = Sketch(outline_model(parity / applied.variant / "config.yaml").model, calibration)
+    make(applied.kind).predict(sketch)
+    saved = (applied.folder / store.WEIGHTS).stat().st_size
     predicted = file_bytes(sketch.layers())
     unsure = [note for note in sketch.notes if "may be slower than 16 bit" not in note]  # no matter of size
     if unsure:
         assert saved * 0.99 <= predicted
     else:
         assert predicted == pytest.approx(saved, rel=0.01)
-        assert sizes(layers_of(sketch.model)) == sizes(layers_of(model))
-    assert sketch.model.bucket_seconds == model.bucket_seconds
-    assert sketch.model.connector.config == model.connector.config
+        assert sizes(layers_of(sketch.model)) == sizes(layers_of(applied.model))
+    assert sketch.model.bucket_seconds == applied.model.bucket_seconds
+    assert sketch.model.connector.config == applied.model.connector.config

@@ -281,7 +281,7 @@ def _begun(out: Path, seed: int) -> dict[str, Any]:
 
 
 def campaign(out: Path, inputs: int, seed: int, seconds: float = float("inf")) -> None:
-    """Give all targets together ``inputs``, less those ``out`` counts, and write the counts after each batch."""
+    """Give all targets ``inputs``, less those that ``out`` counts; write the counts after each batch."""
     found = _begun(out, seed)
     end = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as place:
