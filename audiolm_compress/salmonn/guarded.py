@@ -7,6 +7,7 @@ beside the config. What it must not follow is refused here, by name and with the
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from audiolm_compress.errors import AudioLMError, BaselineError
 from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes, linked_outside, read_json, size_problems
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+# As OUTSIDE_ALLOWED, no key of a recipe: whoever wrote the recipe may be who wrote the code.
+CODE_ALLOWED = "AUDIOLM_TRUST_REMOTE_CODE"
 _JSON = ("config.json", "generation_config.json", "preprocessor_config.json", "tokenizer_config.json")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _IDS = 2**24  # of tokens; the largest vocabularies have 2**18
@@ -40,11 +43,17 @@ def readable(what: str, failure: str = "cannot be loaded") -> Iterator[None]:
         raise BaselineError(f"{what} {failure}: {type(error).__name__}: {error}") from error
 
 
-def check_folder(source: str | Path) -> None:
+def code_if_asked() -> dict[str, Any]:
+    """What transformers is told of an LLM's own code: to run it if the user's environment says so."""
+    return {"trust_remote_code": os.environ.get(CODE_ALLOWED) == "1"}
+
+
+def check_folder(source: str | Path, *, may_have_code: bool = False) -> None:
     """Refuse a folder of a model that wants more than to be read.
 
     Args:
         source: the folder, of transformers or of ours; a hub id, which is none, is left to transformers.
+        may_have_code: whether it is one that may come with classes of its own where the user asks for that.
 
     Raises:
         BaselineError: a link or a shard's path leads out of it, a JSON file of it is damaged or has numbers
@@ -60,43 +69,54 @@ def check_folder(source: str | Path) -> None:
         )
     for name in _JSON:
         if (folder / name).exists():
-            check_config(_read(folder / name), folder / name)
+            check_config(_read(folder / name), folder / name, may_have_code=may_have_code)
     for index in folder.glob("*.index.json"):
         _check_shards(_read(index), index)
     if (folder / "tokenizer.json").exists():
         _check_tokenizer(_read(folder / "tokenizer.json"), folder / "tokenizer.json")
 
 
-def check_config(config: Any, origin: object) -> None:
+def check_config(config: Any, origin: object, *, may_have_code: bool = False) -> None:
     """Refuse a config with code of its own or with numbers that cannot be meant.
+
+    Args:
+        config: content of a JSON file.
+        origin: what an error calls it.
+        may_have_code: see :func:`check_folder`.
 
     Raises:
         BaselineError: names all of them.
     """
     if not isinstance(config, Mapping):
         raise BaselineError(f"{origin}: expected an object, found {type(config).__name__}")
-    if names := sorted(_of_key(config, "auto_map")):
+    names = sorted(_of_key(config, "auto_map"))
+    if names and not (may_have_code and code_if_asked()["trust_remote_code"]):
+        asked = f"code of an LLM is run if {CODE_ALLOWED}=1 is set, by those who have read it"
         raise BaselineError(
             f"{origin}: auto_map asks for classes in Python files of the checkpoint ({', '.join(names)}); "
-            "code of a checkpoint is never run; take a model whose class transformers has; remove auto_map"
+            f"{asked if may_have_code else 'code of a checkpoint is never run'}; take a model whose class "
+            "transformers has; remove auto_map"
         )
     if problems := size_problems(config):
         raise BaselineError(f"{origin}: sizes that cannot be meant:\n  " + "\n  ".join(problems))
 
 
-def check_source(source: str, config: PreTrainedConfig, build: Callable[[], nn.Module]) -> None:
+def check_source(
+    source: str, config: PreTrainedConfig, build: Callable[[], nn.Module], *, may_have_code: bool = False
+) -> None:
     """Refuse a model of transformers whose config cannot be meant, or that its files cannot hold.
 
     Args:
         source: its folder, or a hub id.
         config: its config.
         build: gives the module of this config, without weights.
+        may_have_code: see :func:`check_folder`.
 
     Raises:
         BaselineError: see :func:`check_config`; or there are more parameters than bytes for them: what is not
             in the files would be made up, in memory that they do not account for.
     """
-    check_config(config.to_dict(), source)
+    check_config(config.to_dict(), source, may_have_code=may_have_code)
     folder = Path(source)
     if not folder.is_dir():
         return

@@ -35,7 +35,7 @@ from audiolm_compress.salmonn.beats import Beats, read_beats
 from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.checkpoint import read_checkpoint
 from audiolm_compress.salmonn.connector import Connector
-from audiolm_compress.salmonn.guarded import NO_CODE, check_config, check_folder, readable
+from audiolm_compress.salmonn.guarded import check_config, check_folder, code_if_asked, readable
 from audiolm_compress.salmonn.hub import from_hub, is_hub_id
 from audiolm_compress.salmonn.load import TINY
 from audiolm_compress.salmonn.lora import add_lora
@@ -145,12 +145,12 @@ def _upstream_outline(path: Path) -> Outline:
     trained = _trained_shapes(section, root, notes)
     whisper, source = model_source(section, "whisper_path", root, path), llm_source(section, root, path)
     check_folder(whisper)
-    check_folder(source)
+    check_folder(source, may_have_code=True)
     with readable(f"baseline {path}: a config"):
         speech_config = WhisperConfig.from_pretrained(whisper, token=section.get("token"))
-        llm_config = AutoConfig.from_pretrained(source, token=section.get("token"), **NO_CODE)
-    for config_of, name in ((speech_config, whisper), (llm_config, source)):
-        check_config(config_of.to_dict(), name)
+        llm_config = AutoConfig.from_pretrained(source, token=section.get("token"), **code_if_asked())
+    check_config(speech_config.to_dict(), whisper)
+    check_config(llm_config.to_dict(), source, may_have_code=True)
     tokenizer, missing = _tokenizer(source, section.get("token"))
     notes += missing
     if tokenizer is not None:
@@ -168,7 +168,7 @@ def _upstream_outline(path: Path) -> Outline:
             llm_config,
             dtype=llm_config.dtype or torch.bfloat16,
             attn_implementation=attention_of(llm_config),
-            **NO_CODE,
+            **code_if_asked(),
         )
         connector = Connector(
             connector_config(
@@ -231,7 +231,7 @@ def _tokenizer(source: str, token: str | None = None) -> tuple[PreTrainedTokeniz
     if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None, missing
     try:
-        return AutoTokenizer.from_pretrained(source, token=token, **NO_CODE), []
+        return AutoTokenizer.from_pretrained(source, token=token, **code_if_asked()), []
     except (OSError, ValueError):
         return None, missing
 

@@ -30,6 +30,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.folders import whole_folder
@@ -81,7 +82,17 @@ def save(model: Salmonn, folder: str | Path, *, storage: Mapping[str, torch.dtyp
 
 
 def write(model: Salmonn, folder: Path, *, storage: Mapping[str, torch.dtype] | None = None) -> None:
-    """Write the files of ``model`` into an existing folder."""
+    """Write the files of ``model`` into an existing folder.
+
+    Raises:
+        BaselineError: its LLM needs code of its checkpoint, which the folder would not hold.
+    """
+    if type(model.causal_lm).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}."):
+        raise BaselineError(
+            f"the LLM's class {type(model.causal_lm).__name__} is code of its checkpoint, and a saved folder "
+            "holds none; such a model can answer and be measured, but to be saved it needs a class of "
+            "transformers"
+        )
     storage = storage or {}
     tensors, aliases = _unique(model.state_dict())
     for name, tensor in tensors.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from audiolm_compress.errors import BaselineError
 from audiolm_compress.salmonn.beats import load_beats
 from audiolm_compress.salmonn.checkpoint import place, read_checkpoint
 from audiolm_compress.salmonn.connector import Connector
-from audiolm_compress.salmonn.guarded import NO_CODE, check_folder, check_source, readable
+from audiolm_compress.salmonn.guarded import check_folder, check_source, code_if_asked, readable
 from audiolm_compress.salmonn.lora import add_lora
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.quiet import quiet_transformers
@@ -85,8 +86,8 @@ def _load(path: Path, dtype: torch.dtype | None, allow_missing: bool, config: Ma
 
     source = llm_source(section, root, path)
     with readable(f"tokenizer of LLM {source}"):
-        check_folder(source)
-        tokenizer = AutoTokenizer.from_pretrained(source, token=section.get("token"), **NO_CODE)
+        check_folder(source, may_have_code=True)
+        tokenizer = AutoTokenizer.from_pretrained(source, token=section.get("token"), **code_if_asked())
     tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     llm: Any = load_llm(source, len(tokenizer), section.get("token"), dtype)
     if section.get("lora", True):
@@ -156,10 +157,12 @@ def load_llm(
     Raises:
         BaselineError: the directory cannot be read or does not hold all tensors of its architecture.
     """
-    check_folder(source)
+    check_folder(source, may_have_code=True)
+    code = code_if_asked()
     with readable(f"LLM {source}"), quiet_transformers():
-        config = AutoConfig.from_pretrained(source, token=token, **NO_CODE)
-        check_source(source, config, lambda: AutoModelForCausalLM.from_config(config, **NO_CODE))
+        config = AutoConfig.from_pretrained(source, token=token, **code)
+        empty = partial(AutoModelForCausalLM.from_config, config, **code)
+        check_source(source, config, empty, may_have_code=True)
         llm, info = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype or "auto",
@@ -167,7 +170,7 @@ def load_llm(
             token=token,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
-            **NO_CODE,
+            **code,
         )
     _check_loaded(f"LLM {source}", info, sorted(info["unexpected_keys"]))
     # Older Gemma-2 checkpoints name a cache class that transformers 5 no longer has.

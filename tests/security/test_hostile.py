@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
+import torch
+from transformers import dynamic_module_utils
 
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.guarded import CODE_ALLOWED
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.untrusted import OUTSIDE_ALLOWED
 
 from .conftest import Clean
-from .hostile import KINDS, weights_linked_from_elsewhere
+from .hostile import (
+    KINDS,
+    folder_with_code_beside_it,
+    llm_with_code_beside_it,
+    weights_linked_from_elsewhere,
+)
 
 
 def test_there_are_enough_kinds() -> None:
@@ -39,6 +50,54 @@ def test_the_clean_files_are_read(clean: Clean) -> None:
 def test_a_link_of_ones_own_can_be_allowed(clean: Clean, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OUTSIDE_ALLOWED, "1")
     load_model(weights_linked_from_elsewhere(clean))
+
+
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+
+Path({place!r}, "executed").touch()
+
+class Config(LlamaConfig):
+    model_type = "unheard-of"
+
+class Model(LlamaForCausalLM):
+    config_class = Config
+"""
+
+
+def test_code_of_an_llm_is_run_for_those_who_ask(
+    clean: Clean, clips: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers as the plain model does, but no folder is made that could not be read without it."""
+    plain = load_model(clean.upstream())
+    shutil.rmtree(clean.place / "upstream")
+    config = llm_with_code_beside_it(clean)
+    (config.parent / "llm" / "modeling.py").write_text(CODE.format(place=str(clean.place)))
+    with pytest.raises(AudioLMError, match=f"if {CODE_ALLOWED}=1 is set"):
+        load_model(config)
+    assert not (clean.place / "executed").exists()
+
+    monkeypatch.setenv(CODE_ALLOWED, "1")
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(clean.place / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    model = load_model(config)
+    assert (clean.place / "executed").exists()
+    assert type(model.causal_lm).__name__ == "Model"
+    with torch.inference_mode():
+        logits = [one.score(one.prepare(clips, "asr")) for one in (model, plain)]
+    assert torch.equal(*logits)
+    with pytest.raises(AudioLMError, match="class Model is code of its checkpoint"):
+        store.save(model, clean.place / "saved")
+    assert not (clean.place / "saved").exists()
+
+
+def test_a_folder_of_ours_with_code_is_refused_whatever_is_asked(
+    clean: Clean, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CODE_ALLOWED, "1")
+    with pytest.raises(AudioLMError, match="code of a checkpoint is never run"):
+        load_model(folder_with_code_beside_it(clean))
 
 
 def test_the_links_of_a_hub_cache_are_its_own(clean: Clean) -> None:
