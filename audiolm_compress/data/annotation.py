@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from audiolm_compress.data.stream import stream_items
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.errors import DataError
 
@@ -67,14 +67,14 @@ def read_annotation(
     """
     path = Path(path)
     folder = path.parent if prefix is None else Path(prefix)
-    items = _items(path)
+    items = list(stream_items(path))
     problems: list[str] = []
     entries: list[Entry] = []
     first_use: dict[str, int] = {}
     for index, item in enumerate(items):
-        reasons = _reasons(item, require_ids, require_texts)
+        reasons = entry_problems(item, require_ids=require_ids, require_texts=require_texts)
         if not reasons:
-            entry = _entry(item, folder)
+            entry = make_entry(item, folder)
             if entry.testset_id is not None:
                 used = first_use.setdefault(entry.testset_id, index)
                 if used != index:
@@ -90,27 +90,8 @@ def read_annotation(
     return entries
 
 
-def _items(path: Path) -> list[Any]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: annotation file cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a JSON annotation file (no UTF-8 text)") from error
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    items = content.get("annotation") if isinstance(content, dict) else None
-    if not isinstance(items, list):
-        raise DataError(f'{path}: expected {{"annotation": [...]}}, found no list of that name')
-    if not items:
-        raise DataError(f"{path}: the annotation list is empty; add entries or name another file")
-    return items
-
-
-def _reasons(item: Any, require_ids: bool, require_texts: bool) -> list[str]:
-    """Everything that is wrong with one entry; empty if nothing is."""
+def entry_problems(item: Any, *, require_ids: bool = False, require_texts: bool = True) -> list[str]:
+    """Everything that is wrong with one entry as it stands in the file; empty if nothing is."""
     if not isinstance(item, dict):
         return [f"expected an object, found {type(item).__name__}"]
     reasons = [
@@ -161,7 +142,8 @@ def _texts(item: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def _entry(item: Mapping[str, Any], folder: Path) -> Entry:
+def make_entry(item: Mapping[str, Any], folder: Path) -> Entry:
+    """The entry of an item without problems; ``folder`` is what its path is relative to."""
     texts = _texts(item)
     identity = item.get("testset_id")
     return Entry(
