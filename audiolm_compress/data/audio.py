@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiolm_compress.data.example import SAMPLE_RATE
-from audiolm_compress.data.truncation import promised_frames, truncation
+from audiolm_compress.data.header import read_header
+from audiolm_compress.data.truncation import promised_frames
 from audiolm_compress.errors import DataError
 
 Channel = Literal["first", "mean"]
@@ -65,20 +66,7 @@ def load_audio(path: str | Path, *, channel: Channel = "first") -> Audio:
 
 def audio_problem(path: Path) -> str:
     """Why a file cannot be used, as far as shows without decoding it; "" if nothing does."""
-    try:
-        if not path.is_file():
-            return "not a file" if path.exists() else "missing"
-        if path.stat().st_size == 0:
-            return "empty file"
-        cut = truncation(path)
-        if cut is not None:
-            return cut
-        with soundfile.SoundFile(path):
-            return ""
-    except soundfile.LibsndfileError as error:
-        return f"cannot be decoded as audio ({error.error_string.strip()})"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
+    return read_header(path)[0]
 
 
 def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:

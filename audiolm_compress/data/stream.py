@@ -1,6 +1,7 @@
 """An annotation file entry by entry: one mebibyte of it is in memory, however long it is.
 
-``json.JSONDecoder.raw_decode`` tells where a value ends, so a list can be walked along a sliding piece of text.
+``json.JSONDecoder.raw_decode`` tells where a value ends, so a list can be walked along a sliding
+piece of text.
 """
 
 from __future__ import annotations
@@ -89,9 +90,7 @@ class _Reader:
 
     def _members(self) -> Iterator[Any]:
         if self._next() == "]":
-            raise DataError(
-                f"{self._path}: the {LIST} list is empty; add entries or name another file"
-            )
+            raise DataError(f"{self._path}: the {LIST} list is empty; add entries or name another file")
         while True:
             yield self._value()
             if self._take(",]") == "]":

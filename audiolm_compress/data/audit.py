@@ -1,0 +1,267 @@
+"""What is in annotations and in the audio files that they name: counts, lengths, and all that looks wrong.
+
+Entries are streamed; of each, at most 33 bytes stay (digests of path, entry, text with length, and content,
+and the index of its annotation), so that 1.6 million need far less than a gibibyte. A second reading names
+the entries that repeat others.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from audiolm_compress.data.annotation import Entry, entry_problems, make_entry
+from audiolm_compress.data.findings import OTHERS, Audit, Finding, Group, Part
+from audiolm_compress.data.header import Header, read_header
+from audiolm_compress.data.repeats import (
+    Digests,
+    Mask,
+    digest,
+    file_digest,
+    repeats,
+    repeats_elsewhere,
+    shared,
+)
+from audiolm_compress.data.stream import stream_items
+from audiolm_compress.errors import DataError
+
+MAX_PARTS = 255
+MAX_GROUPS = 500
+_BATCH = 512
+_TELL_EVERY = 100_000
+_SHORT, _LONG = 1.0, 30.0  # what Whisper's window takes without padding by us, and without cutting
+_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"})
+
+
+def audit(
+    annotations: Sequence[str | Path],
+    *,
+    prefix: str | Path | None = None,
+    audio: bool = True,
+    content: bool = False,
+    listed: int = 10,
+    workers: int | None = None,
+    found: Callable[[Finding], None] = lambda finding: None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Audit:
+    """Look through annotation files, whose entries may be of any kind and number.
+
+    Args:
+        annotations: JSON files, such as a training and a test set: what they share is a leak.
+        prefix: folder that paths are relative to; None means each file's own folder.
+        audio: read the header of every audio file. Without it, lengths come from the entries' ``duration``.
+        content: read every audio file as a whole, to find equal files under different names.
+        listed: findings of each kind that the result holds.
+        workers: files read at a time; None means two for each core.
+        found: called with every finding, for those who need them all.
+        tell: called with a line about progress now and then.
+
+    Raises:
+        DataError: a file cannot be read or is no annotation. Bad entries and audio files are findings.
+    """
+    if not 0 < len(annotations) <= MAX_PARTS:
+        raise DataError(f"audit: asked for {len(annotations)} annotations; give 1 to {MAX_PARTS}")
+    if content and not audio:
+        raise DataError("audit: content is asked for without audio; content is that of the audio files")
+    reader = _Reader([Part(str(name)) for name in annotations], prefix, audio, content, listed, found)
+    with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
+        for place, name in enumerate(annotations):
+            items = enumerate(stream_items(name))
+            while batch := list(islice(items, _BATCH)):
+                reader.take(place, batch, pool)
+                if reader.parts[place].entries % _TELL_EVERY < len(batch):
+                    tell(f"{name}: {reader.parts[place].entries} entries read")
+    reader.compare()
+    return reader.audit
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """What one audio file told."""
+
+    reason: str = ""
+    header: Header | None = None
+    content: int = 0
+
+
+class _Reader:
+    """Takes entries one batch after the other and keeps what all of them must be compared by."""
+
+    def __init__(
+        self,
+        parts: list[Part],
+        prefix: str | Path | None,
+        audio: bool,
+        content: bool,
+        listed: int,
+        found: Callable[[Finding], None],
+    ) -> None:
+        self.parts = parts
+        self.audit = Audit(parts)
+        self._prefix, self._audio, self._content = prefix, audio, content
+        self._listed, self._found = listed, found
+        self._part = array("B")
+        self._digests = {kind: array("Q") for kind in ("path", "entry", "text and length", "content")}
+
+    def take(self, place: int, batch: list[tuple[int, Any]], pool: ThreadPoolExecutor) -> None:
+        """Count a batch of one annotation."""
+        part = self.parts[place]
+        folder = Path(part.name).parent if self._prefix is None else Path(self._prefix)
+        checked = [(index, item, entry_problems(item)) for index, item in batch]
+        entries = [None if problems else make_entry(item, folder) for _, item, problems in checked]
+        sounds = pool.map(self._listen, entries) if self._audio else [_Sound()] * len(entries)
+        for (index, item, problems), entry, sound in zip(checked, entries, sounds, strict=True):
+            part.entries += 1
+            self._part.append(place)
+            if entry is None:
+                path = item.get("path", "") if isinstance(item, dict) else ""
+                self._add(part, Finding(part.name, index, str(path), "unusable entry", "; ".join(problems)))
+                for kept in self._digests.values():
+                    kept.append(0)
+            else:
+                self._count(part, index, entry, sound)
+
+    def _listen(self, entry: Entry | None) -> _Sound:
+        if entry is None:
+            return _Sound()
+        reason, header = read_header(entry.file)
+        if header is None or not self._content:
+            return _Sound(reason, header)
+        try:
+            return _Sound("", header, file_digest(entry.file))
+        except OSError as error:
+            return _Sound(f"cannot be read ({error.strerror or error})")
+
+    def _count(self, part: Part, index: int, entry: Entry, sound: _Sound) -> None:
+        seconds = _told_seconds(entry) if not self._audio else None
+        if sound.header is not None:
+            seconds = sound.header.seconds
+            part.rates[sound.header.rate] += 1
+            part.channels[sound.header.channels] += 1
+        elif sound.reason:
+            kind = "missing file" if sound.reason == "missing" else "unreadable file"
+            self._add(part, Finding(part.name, index, entry.path, kind, sound.reason))
+        group = self._group(part, entry)
+        group.entries += 1
+        for text in entry.texts:
+            words = len(text.split())
+            part.words.add(words)
+            group.words.add(words)
+        if seconds is not None:
+            part.seconds.add(seconds)
+            group.seconds.add(seconds)
+            if kind := outlier(seconds):
+                self._add(part, Finding(part.name, index, entry.path, kind, f"{seconds:.2f} s"))
+        text = " ".join(entry.text.lower().split())
+        path = clip_name(entry.path)
+        self._digests["path"].append(digest(path))
+        self._digests["entry"].append(digest(path, entry.task, entry.Q, entry.texts))
+        known = seconds is not None and text
+        self._digests["text and length"].append(digest(text, round(seconds or 0, 2)) if known else 0)
+        self._digests["content"].append(sound.content)
+
+    def _group(self, part: Part, entry: Entry) -> Group:
+        key = (source_of(entry), entry.task)
+        if key not in part.groups and len(part.groups) >= MAX_GROUPS:
+            key = (OTHERS, OTHERS)
+            note = f"{part.name}: only the first {MAX_GROUPS} pairs of source and task are told apart"
+            if note not in self.audit.notes:
+                self.audit.notes.append(note)
+        return part.groups.setdefault(key, Group())
+
+    def _add(self, part: Part, finding: Finding) -> None:
+        part.findings[finding.kind] += 1
+        examples = self.audit.examples.setdefault(finding.kind, [])
+        if len(examples) < self._listed:
+            examples.append(finding)
+        self._found(finding)
+
+    def compare(self) -> None:
+        """Find repeats and leaks, then read once more to name them."""
+        parts = np.frombuffer(self._part, dtype=np.uint8)
+        held: dict[str, Digests] = {
+            kind: np.frombuffer(kept, dtype=np.uint64) for kind, kept in self._digests.items()
+        }
+        paths = held["path"]
+        masks: dict[str, Mask] = {"same entry again": repeats(held["entry"], parts)}
+        masks["same path, other text"] = repeats(paths, parts) & ~masks["same entry again"]
+        leaked = np.zeros(len(parts), dtype=bool)
+        for kind in ("path", "content", "text and length"):
+            if kind != "path":
+                masks[f"same {kind}, other path"] = repeats_elsewhere(held[kind], paths, parts)
+            mask, leaks = shared(held[kind], parts, len(self.parts))
+            masks[f"{kind} in another annotation"] = mask & ~leaked  # each entry once, by its surest sign
+            leaked = leaked | mask
+            if leaks:
+                self.audit.leaks[kind] = leaks
+        self._name(masks)
+        if not self._content:
+            self.audit.notes.append(
+                "equal audio under different names is not looked for (asked for: content)"
+            )
+        if not self._audio:
+            unknown = sum(part.entries - part.seconds.count for part in self.parts)
+            self.audit.notes.append(
+                f"audio files were not looked at; lengths are the entries' own, {unknown} have none"
+            )
+
+    def _name(self, masks: dict[str, Mask]) -> None:
+        masks = {kind: mask for kind, mask in masks.items() if mask.any()}
+        if not masks:
+            return
+        marked = np.logical_or.reduce(list(masks.values()))
+        position = 0
+        for part in self.parts:
+            for index, item in enumerate(stream_items(part.name)):
+                if marked[position]:
+                    for kind, mask in masks.items():
+                        if mask[position]:
+                            self._add(part, Finding(part.name, index, item["path"], kind))
+                position += 1
+
+
+def outlier(seconds: float) -> str:
+    """The kind of a clip that is too short or too long for the model as it is; "" for others."""
+    if seconds == 0:
+        return "0 s"
+    if seconds < _SHORT:
+        return f"under {_SHORT:g} s"
+    return f"over {_LONG:g} s" if seconds > _LONG else ""
+
+
+def source_of(entry: Entry) -> str:
+    """``source`` of the entry, else the first folder of its path; empty without one.
+
+    >>> source_of(Entry("LibriSpeech/dev/1.flac", Path("x"), "", ()))
+    'LibriSpeech'
+    """
+    named = entry.extras.get("source")
+    if named:
+        return str(named)
+    parts = PurePosixPath(entry.path).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def clip_name(path: str) -> str:
+    """What stays of a path when the clip is converted.
+
+    >>> clip_name("a/./b.flac"), clip_name("a/b.wav"), clip_name("a/b.1")
+    ('a/b', 'a/b', 'a/b.1')
+    """
+    pure = PurePosixPath(path)
+    return str(pure.with_suffix("") if pure.suffix.lower() in _SUFFIXES else pure)
+
+
+def _told_seconds(entry: Entry) -> float | None:
+    told = entry.extras.get("duration")
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < float("inf"):
+        return None
+    return float(told)
