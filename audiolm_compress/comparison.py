@@ -11,7 +11,7 @@ from audiolm_compress.measurement.process import Model, measure_together
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, data_settings
-from audiolm_compress.report.benchmark import Benchmark, distinct
+from audiolm_compress.report.benchmark import Benchmark, called
 from audiolm_compress.run_data import clip_source
 from audiolm_compress.training.shards import on_main, own_device
 
@@ -57,7 +57,7 @@ def benchmark(
         files = [data] if isinstance(data, (str, Path)) else data
         data = data_settings(test=[str(file) for file in files])
     clips = clip_source(data)
-    names = distinct([str(model) for model in models])
+    names = called([str(model) for model in models])
     sides = measure_together(
         [Model(name, model) for name, model in zip(names, models, strict=True)],
         clips,

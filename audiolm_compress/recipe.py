@@ -31,6 +31,7 @@ from audiolm_compress.errors import RecipeError
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes import PASSES, AnyPass
 from audiolm_compress.passes.base import Pass
+from audiolm_compress.passes.installed import installed_pass
 from audiolm_compress.recipe_choices import decided, find_choices, take_switches, undecided
 from audiolm_compress.recipe_errors import explain, written_path
 from audiolm_compress.recipe_source import Source
@@ -235,7 +236,8 @@ def load_recipe(
     Args:
         source: a YAML file, the same content as a mapping, or a recipe (to override entries of it).
         overrides: ``key.path=VALUE``, such as ``passes.1.bits=3``; VALUE is read as YAML.
-        extra_passes: further subclasses of :class:`Pass` that the recipe may name.
+        extra_passes: further subclasses of :class:`Pass` that the recipe may name, besides those of installed
+            packages (`passes/installed.py`).
 
     Relative paths start at the recipe file's folder (of a mapping: at the working directory).
 
@@ -246,12 +248,13 @@ def load_recipe(
     if isinstance(source, Recipe):
         if not overrides:
             return source
+        extra_passes = (*extra_passes, *dict.fromkeys(type(entry) for entry in source.passes))
         source = source.model_dump(mode="json", by_alias=True)
     entries = read_entries(source, overrides)
     choices, _ = find_choices(entries)
     usual = decided(entries, {choice: choice.options[0] for choice in choices})
     usual.complaints += [undecided(choice) for choice in choices]
-    return checked_recipe(usual, _schema(extra_passes))
+    return checked_recipe(usual, extra_passes)
 
 
 def read_entries(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Source:
@@ -267,15 +270,19 @@ def read_entries(source: str | Path | Mapping[str, Any], overrides: Sequence[str
     return entries
 
 
-def checked_recipe(entries: Source, schema: type[Recipe] = Recipe) -> Recipe:
+def checked_recipe(entries: Source, extra_passes: Sequence[type[Pass]] = ()) -> Recipe:
     """The recipe that ``entries`` without choices are; passes that are switched off are checked and left out.
+
+    Args:
+        entries: of the recipe.
+        extra_passes: as ``load_recipe``.
 
     Raises:
         RecipeError: all errors at once.
     """
     entries = decided(entries, {})
     on = take_switches(entries)
-    recipe = checked(schema, entries)
+    recipe = checked(recipe_schema(entries, extra_passes), entries)
     if not any(on):
         raise RecipeError(f"{entries.label}: every pass is switched off; leave one on")
     return recipe.model_copy(
@@ -315,8 +322,19 @@ def checked(schema: type[Checked], entries: Source) -> Checked:
     return found
 
 
-def _schema(extra_passes: Sequence[type[Pass]]) -> type[Recipe]:
-    if not extra_passes:
+def recipe_schema(entries: Source, extra_passes: Sequence[type[Pass]] = ()) -> type[Recipe]:
+    """What ``entries`` are checked against: ``Recipe``, and the passes from outside that they may name.
+
+    Raises:
+        RecipeError: a pass of an installed package is named that cannot be used.
+    """
+    known = dict.fromkeys((*PASSES, *extra_passes))
+    own = {model.model_fields["kind"].default for model in known}
+    items = entries.content.get("passes")
+    named = [item.get("pass") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    asked = dict.fromkeys(name for name in named if isinstance(name, str) and name not in own)
+    known |= dict.fromkeys(model for name in asked if (model := installed_pass(name)))
+    if len(known) == len(PASSES):
         return Recipe
-    union: Any = Annotated[Union[(*PASSES, *extra_passes)], Field(discriminator="kind")]
+    union: Any = Annotated[Union[(*known,)], Field(discriminator="kind")]
     return create_model("Recipe", __base__=Recipe, passes=(tuple[union, ...], Recipe.model_fields["passes"]))

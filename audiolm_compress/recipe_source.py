@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from audiolm_compress.errors import RecipeError
+from audiolm_compress.untrusted.yaml_text import compose, read_yaml_text
 
 _DEPTH = 8  # no recipe is nested deeper; an alias that holds itself is nested without end
 # The reader passes on what dates that do not exist (2026-13-45) and endless nesting raise.
@@ -55,12 +56,14 @@ class Source:
             RecipeError: the file is missing or is not YAML.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-            content = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+            text = read_yaml_text(path)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason
             raise RecipeError(f"{path}: cannot read the recipe: {reason}") from None
+        try:
+            root = compose(text)
+            content = yaml.safe_load(text)
         except _NOT_YAML as error:
             mark = getattr(error, "problem_mark", None)
             where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

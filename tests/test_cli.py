@@ -124,7 +124,8 @@ def test_bench_measures_a_model_as_often_as_it_is_named(
     assert _run(["bench", model, model, *options, "--json", str(found), "--out", str(out)]) == 0
     assert "Scores against" in capsys.readouterr().out
     read = Benchmark.from_json(found.read_text(encoding="utf-8"))
-    assert read.names == (model, f"{model} (2)")
+    name = Path(model).name
+    assert read.names == (name, f"{name} (2)")
     assert read.baseline.weight_bytes == read.sides[1].weight_bytes > 0
     assert all(side.ttft_s > 0 and "wer" in side.scores for side in read.sides)
     assert read.differences[0]["wer"].p_value == 1.0 and read.environment["seed"] == 3

@@ -16,7 +16,7 @@ PACKAGE = Path(audiolm_compress.__file__).parent
 
 # Each layer may use those above it and itself.
 LAYERS = (
-    {"errors", "settings", "folders", "devices"},
+    {"errors", "settings", "folders", "devices", "untrusted"},
     {"data", "metrics", "pruning", "quantization", "runtime"},
     {"salmonn"},
     {"training", "planning"},
@@ -24,7 +24,7 @@ LAYERS = (
     {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_steps"},
     {"report"},
     {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"},
-    {"search", "doctor"},
+    {"search", "doctor", "export"},
     {"cli"},
     {"__main__"},
 )

@@ -214,6 +214,7 @@ def test_a_foreign_pass_is_checked_like_ours() -> None:
     recipe = load_recipe(entries, extra_passes=(Louder,))
     assert isinstance(recipe, Recipe)
     assert recipe.passes == (Louder(decibels=6), MergeLora())
+    assert load_recipe(recipe, ["passes.0.decibels=1"]).passes == (Louder(decibels=1), MergeLora())
     assert yaml.safe_load(recipe.to_yaml())["passes"][0] == {"pass": "louder", "decibels": 6.0}
     with pytest.raises(RecipeError, match="unknown pass 'louder'"):
         load_recipe(entries)
@@ -223,4 +224,4 @@ def test_a_foreign_pass_is_checked_like_ours() -> None:
 
 def test_a_recipe_that_holds_itself_is_refused(tmp_path: Path) -> None:
     text = "passes: [{pass: merge_lora}]\ndata: &data {test: tiny, prefix: *data}"
-    assert "line 2, data.prefix: found {" in message(write(tmp_path, text))
+    assert "an alias that holds itself" in message(write(tmp_path, text))

@@ -26,6 +26,7 @@ from audiolm_compress.cli.data import data
 from audiolm_compress.cli.doctor import doctor
 from audiolm_compress.cli.efficiency import efficiency
 from audiolm_compress.cli.evaluate import evaluate
+from audiolm_compress.cli.export import export
 from audiolm_compress.cli.passes import passes
 from audiolm_compress.cli.plan import plan
 from audiolm_compress.cli.run import run
@@ -70,7 +71,7 @@ class Grouped(click.Group):
 
 SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "Compress": (run, plan, search, passes),
-    "Use a model": (transcribe, caption, ask),
+    "Use a model": (transcribe, caption, ask, export),
     "Measure and compare": (bench, compare, evaluate, score, validate, efficiency),
     "Train": (train,),
     "Prepare data": (data,),

@@ -27,15 +27,19 @@ _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 @click.argument("names", nargs=-1, shell_complete=complete_passes)
 @json_option
 def passes(names: tuple[str, ...], json_file: str | None) -> None:
-    """List the passes and their settings; NAMES choose some.
+    """List the passes and their settings, those of installed packages too; NAMES choose some.
 
     Of each setting its type, bounds and default. With --json: summary and JSON schema of every pass.
     """
     import json
 
     from audiolm_compress.passes import PASSES
+    from audiolm_compress.passes.installed import installed_names, installed_pass
 
     known = {model.model_fields["kind"].default: model for model in PASSES}
+    for name in installed_names():
+        if name not in known and (model := installed_pass(name)):
+            known[name] = model
     for name in names:
         if name not in known:
             raise click.BadParameter(f"unknown pass {name!r}; passes: {', '.join(known)}", param_hint="NAMES")

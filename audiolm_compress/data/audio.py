@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiolm_compress.data.example import SAMPLE_RATE
-from audiolm_compress.data.header import read_header
+from audiolm_compress.data.header import MOST_HOURS, most_frames, read_header
 from audiolm_compress.data.truncation import promised_frames
 from audiolm_compress.errors import DataError
 
@@ -29,7 +29,7 @@ MAX_SECONDS = 30  # the length that Whisper's encoder sees
 SILENCE_PEAK = 2.0**-14
 # Samples kept beyond the cut, so that the resampling filter sees what followed there.
 _MARGIN_SECONDS = 1
-_BLOCK_FRAMES = 1 << 18
+_BLOCK_SAMPLES = 1 << 18  # of all channels
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:
         return f"cannot be decoded as audio ({error.error_string.strip()})", None
     except OSError as error:
         return f"cannot be read ({error.strerror or error})", None
+    if frames > most_frames(rate):
+        return f"goes on for more than {MOST_HOURS} hours; cut it into clips", None
     if frames < promised:
         return f"truncated: {promised} frames are promised, {frames} could be read", None
     if frames == 0:
@@ -105,8 +107,9 @@ def _decode(path: Path, channel: Channel) -> tuple[NDArray[np.float64], int, int
     frames = 0
     with _Stream(path) as file:
         limit = (MAX_SECONDS + _MARGIN_SECONDS) * file.samplerate
-        while True:
-            block = file.read(_BLOCK_FRAMES, dtype="float64", always_2d=True)
+        size = max(1, _BLOCK_SAMPLES // file.channels)
+        while frames <= most_frames(file.samplerate):
+            block = file.read(size, dtype="float64", always_2d=True)
             if len(block) == 0:
                 break
             if frames < limit:

@@ -91,7 +91,7 @@ def load_examples(
     if limit is not None:
         entries = [entries[index] for index in sorted(in_turn(entries, limit))]
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(lambda entry: try_audio(entry.file, channel), entries))
+        results = list(pool.map(lambda entry: _audio(entry, channel), entries))
     bad = [(str(entry.file), reason) for entry, (reason, _) in zip(entries, results, strict=True) if reason]
     loaded = [(entry, audio) for entry, (_, audio) in zip(entries, results, strict=True) if audio is not None]
     if bad and (on_bad_audio == "stop" or not loaded):
@@ -119,6 +119,11 @@ def in_turn(items: Sequence[Example | Entry], count: int) -> list[int]:
         by_task.setdefault(item.task, []).append(index)
     turns = chain.from_iterable(zip_longest(*by_task.values()))
     return [index for index in turns if index is not None][:count]
+
+
+def _audio(entry: Entry, channel: Channel) -> tuple[str, Audio | None]:
+    outside = entry.outside()
+    return (outside, None) if outside else try_audio(entry.file, channel)
 
 
 def _example(entry: Entry, audio: Audio) -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,12 @@ def mpeg_frames(path: Path) -> MpegFrames | None:
     with path.open("rb") as file:
         if not _may_be_mpeg(file.read(3)):
             return None
-    content = path.read_bytes()
+        # Mapped, not read: only the headers of the frames are looked at.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _followed(content)
+
+
+def _followed(content: mmap.mmap) -> MpegFrames | None:
     start = position = _after_id3v2(content)
     end = len(content) - (_ID3V1_BYTES if content[-_ID3V1_BYTES:].startswith(b"TAG") else 0)
     samples = 0
@@ -52,9 +58,9 @@ def _may_be_mpeg(magic: bytes) -> bool:
     return magic == b"ID3" or (len(magic) == 3 and magic[0] == 0xFF and magic[1] & 0xE0 == 0xE0)
 
 
-def _after_id3v2(content: bytes) -> int:
+def _after_id3v2(content: mmap.mmap) -> int:
     """Where an ID3v2 tag ends: 10 bytes of header, then a length in four groups of 7 bits."""
-    if not content.startswith(b"ID3"):
+    if content[:3] != b"ID3":
         return 0
     a, b, c, d = content[6:10].ljust(4, b"\0")
     return 10 + (a << 21 | b << 14 | c << 7 | d)
@@ -73,6 +79,6 @@ def _frame(header: bytes) -> tuple[int, int] | None:
     return samples // 8 * kilobits * 1000 // _RATES[version][rate] + padding, samples
 
 
-def _counted(content: bytes, start: int) -> bool:
+def _counted(content: mmap.mmap, start: int) -> bool:
     head = content[start : start + _HEADER_REACH]
     return any(name in head for name in (b"Xing", b"Info", b"VBRI"))

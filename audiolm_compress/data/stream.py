@@ -1,31 +1,35 @@
 """An annotation file entry by entry: one mebibyte of it is in memory, however long it is.
 
-``json.JSONDecoder.raw_decode`` tells where a value ends, so a list can be walked along a sliding
-piece of text.
+JSON tells where a value ends, so a list can be walked along a sliding piece of text. Each value is held to
+the rules of :mod:`audiolm_compress.untrusted`.
 """
 
 from __future__ import annotations
 
 import codecs
-import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.untrusted import check_size, parse_json_at
 
 LIST = "annotation"
+MOST_BYTES = 2**36  # a thousand bytes for each of 64 million entries
 _PIECE_BYTES = 1 << 20
 # No entry is longer: what is, lacks a bracket or was not made as an annotation.
 _VALUE_CHARACTERS = 1 << 24
+# So many characters must follow a value before it is known to end there: 1 may become 1.5 or 1e+5.
+_AHEAD = 3
 _BLANK = " \t\r\n"
 
 
-def stream_items(path: str | Path) -> Iterator[Any]:
+def stream_items(path: str | Path, *, limit: int = MOST_BYTES) -> Iterator[Any]:
     """The members of the list of ``{"annotation": [...]}`` in order, unchecked; other keys are passed over.
 
     Args:
         path: JSON in UTF-8, with or without a byte order mark.
+        limit: most bytes of the file.
 
     Raises:
         DataError: the file cannot be read, is not such JSON, holds an empty list or a value of more than
@@ -33,10 +37,13 @@ def stream_items(path: str | Path) -> Iterator[Any]:
     """
     path = Path(path)
     try:
+        check_size(path, limit)
         with path.open("rb") as file:
             yield from _Reader(path, file).items()
     except OSError as error:
         raise DataError(f"{path}: annotation file cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not an annotation file: {error}") from error
 
 
 class _Reader:
@@ -46,7 +53,6 @@ class _Reader:
         self._path = path
         self._file = file
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self._parse = json.JSONDecoder().raw_decode
         self._text = ""
         self._place = 0
         self._passed = 0  # characters that were dropped before the piece
@@ -57,22 +63,23 @@ class _Reader:
             self._value()  # what is no JSON is told as such
             raise self._no_list()
         self._place += 1
-        found = False
+        found: int | None = None
         for key in self._keys():
             if key != LIST:
                 self._value()
                 continue
-            if found:
-                raise DataError(f"{self._path}: holds more than one list {LIST!r}; join them")
+            if found is not None:
+                raise self._broken(f"key {LIST!r} is given twice")
             if self._next() != "[":
                 raise self._no_list()
             self._place += 1
-            yield from self._members()
-            found = True
+            found = yield from self._members()
         if self._next():
             raise self._broken("text behind the end")
-        if not found:
+        if found is None:
             raise self._no_list()
+        if not found:
+            raise DataError(f"{self._path}: the {LIST} list is empty; add entries or name another file")
 
     def _keys(self) -> Iterator[str]:
         """Each key, with the place behind its colon; the caller reads the value."""
@@ -88,27 +95,29 @@ class _Reader:
             if self._take(",}") == "}":
                 return
 
-    def _members(self) -> Iterator[Any]:
+    def _members(self) -> Generator[Any, None, int]:
+        """Each member; returns how many there were."""
         if self._next() == "]":
-            raise DataError(f"{self._path}: the {LIST} list is empty; add entries or name another file")
+            self._place += 1
+            return 0
+        count = 0
         while True:
             yield self._value()
+            count += 1
             if self._take(",]") == "]":
-                return
+                return count
 
     def _value(self) -> Any:
         """The value that begins here. One that reaches the end of the piece may go on behind it."""
         self._next()
         while True:
             try:
-                value, end = self._parse(self._text, self._place)
-            except RecursionError as error:
-                raise self._broken("too deeply nested") from error
+                value, end = parse_json_at(self._text, self._place)
             except ValueError as error:
                 if self._ended or len(self._text) - self._place > _VALUE_CHARACTERS:
                     raise self._broken(str(error).partition(": line")[0]) from error
             else:
-                if end < len(self._text) or self._ended:
+                if end + _AHEAD <= len(self._text) or self._ended:
                     self._place = end
                     return value
             # Twice as much each time, so that a long value is not parsed over and over.

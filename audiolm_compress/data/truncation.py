@@ -13,6 +13,7 @@ from typing import BinaryIO
 from audiolm_compress.data.mpeg import mpeg_frames
 
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # written by programs that write into a pipe and cannot return to the header
+_CHUNKS = 1000  # before the samples; those of a recorder's notes are some ten
 _OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533 section 6, up to the number of segments
 _OGG_END_OF_STREAM = 0x04
 _OGG_TAIL = 2 * (_OGG_PAGE.size + 255 + 255 * 255)  # surely holds the last page
@@ -57,7 +58,9 @@ def promised_frames(path: Path, told: int) -> int:
 
 def _riff(file: BinaryIO, size: int) -> str | None:
     position = 12  # "RIFF", length, "WAVE"
-    while position + 8 <= size:
+    for _ in range(_CHUNKS):
+        if position + 8 > size:
+            return None
         file.seek(position)
         name, length = struct.unpack("<4sI", file.read(8))
         there = size - position - 8
@@ -66,7 +69,7 @@ def _riff(file: BinaryIO, size: int) -> str | None:
                 return None
             return f"truncated: the header promises {length} bytes of samples, {there} are there"
         position += 8 + length + length % 2
-    return None
+    return f"damaged: more than {_CHUNKS} chunks before the samples"
 
 
 def _ogg(tail: bytes) -> str | None:

@@ -39,7 +39,7 @@ class ClipResult:
         text: the answer.
         references: the texts that count as right.
         path: the audio file.
-        seconds: length of the audio as used.
+        seconds: length of the audio as used; 0 if it is not known.
         source: name of the data set, the annotation's ``source``; "" without.
         edits: of the words (recognition only).
         scores: by the names of ``metrics.scores.SCORES``. CIDEr-D and SPIDEr are those within this test set.

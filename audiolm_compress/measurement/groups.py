@@ -54,7 +54,8 @@ def grouped(
         beyond the fifty with the most clips are left out.
     """
     lengths = _lengths(edges)
-    by_length = _parted(clips, lambda clip: next(length for length in lengths if length.holds(clip)))
+    known = [clip for clip in clips if clip.seconds > 0]  # files of answers need not tell
+    by_length = _parted(known, lambda clip: next(length for length in lengths if length.holds(clip)))
     by_length = {length.name: by_length[length.name] for length in lengths if length.name in by_length}
     parts = {
         "task": _parted(clips, lambda clip: Group("task", clip.task, 0, {})),
@@ -63,6 +64,8 @@ def grouped(
     }
     groups: list[Group] = []
     notes = []
+    if 0 < len(known) < len(clips):
+        notes.append(f"groups by length: {len(clips) - len(known)} clips of unknown length are in none")
     for by, parted in parts.items():
         if len(parted) < 2:
             continue

@@ -120,12 +120,9 @@ class Benchmark:
 
     def table(self) -> str:
         """The benchmark as plain text, 80 columns wide."""
-        from rich.console import Console
+        from audiolm_compress.report.plain_text import plain_text
 
-        console = Console(width=80, color_system=None, force_terminal=False, highlight=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get()
+        return plain_text(self, 80)
 
     def __rich__(self) -> RenderableType:
         """The benchmark for a terminal."""
@@ -172,6 +169,16 @@ class Benchmark:
         for place, side in enumerate(self.sides):
             files += write_clip_csv(folder, f"model{place + 1}", side)
         return files
+
+
+def called(models: Sequence[str]) -> tuple[str, ...]:
+    """What tables call models: the last part of each path, or all of it where the last parts do not differ.
+
+    >>> called(["tiny", "out/mine", "out/yours", "tiny"]), called(["a/mine", "b/mine"])
+    (('tiny', 'mine', 'yours', 'tiny (2)'), ('a/mine', 'b/mine'))
+    """
+    last = {model: model.rstrip("/").rpartition("/")[2] for model in models}
+    return distinct([last[model] for model in models] if len({*last.values()}) == len(last) else models)
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:

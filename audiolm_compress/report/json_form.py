@@ -9,6 +9,7 @@ from typing import Any
 
 from audiolm_compress.errors import DataError
 from audiolm_compress.metrics.bootstrap import Interval, PairedResult
+from audiolm_compress.untrusted import parse_json
 
 
 def written(content: Mapping[str, Any]) -> str:
@@ -29,7 +30,7 @@ def read(text: str, kind: str, schema: int, keys: Sequence[str]) -> dict[str, An
         DataError: it is something else, or in the form of another version.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise DataError(f"{kind}: expected the JSON of a {kind}, found no JSON ({error})") from error
     if not isinstance(content, dict) or not all(key in content for key in keys):

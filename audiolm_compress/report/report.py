@@ -118,12 +118,9 @@ class Report:
 
     def table(self) -> str:
         """The comparison as plain text, 110 columns wide."""
-        from rich.console import Console
+        from audiolm_compress.report.plain_text import plain_text
 
-        console = Console(width=110, color_system=None, force_terminal=False, highlight=False)
-        with console.capture() as captured:
-            console.print(self)
-        return captured.get()
+        return plain_text(self, 110)
 
     def __rich__(self) -> RenderableType:
         """The comparison for a terminal."""

@@ -14,7 +14,7 @@ the repeated entries if they are identical; :meth:`Beats.upstream_state_dict` wr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from audiolm_compress.errors import BaselineError, DataError
 from audiolm_compress.salmonn.beats_layers import BeatsConfig, BeatsLayer, WeightNormConv
 from audiolm_compress.salmonn.fbank import FRAME_LENGTH, FRAME_SHIFT, MEL_BINS, beats_fbank, frame_count
 from audiolm_compress.salmonn.fit import check_fit
+from audiolm_compress.salmonn.guarded import check_config, readable
 from audiolm_compress.salmonn.torch_file import read_torch_file
 
 _TABLE = "relative_attention_bias.weight"
@@ -196,13 +197,26 @@ def load_beats(path: str | Path) -> Beats:
         BaselineError: the file is unreadable, contains anything but tensors and plain values, or its tensors
             do not fit its ``cfg``; every unknown, missing or wrongly shaped tensor is named.
     """
-    checkpoint = read_torch_file(path, {"cfg", "model"})
-    with torch.device("meta"):
-        model = Beats(BeatsConfig.from_dict(checkpoint["cfg"]))
-    state: dict[str, Tensor] = dict(checkpoint["model"])
+    config, state = read_beats(path)
+    with readable(f"BEATs {path}"), torch.device("meta"):
+        model = Beats(config)
     check_fit(state, model.upstream_state_dict(), path)
     model.load_state_dict(state, assign=True)
     return model
+
+
+def read_beats(path: str | Path) -> tuple[BeatsConfig, dict[str, Tensor]]:
+    """Config and tensors of a published checkpoint.
+
+    Raises:
+        BaselineError: the file is unreadable, or contains anything but tensors and plain values.
+    """
+    checkpoint = read_torch_file(path, {"cfg", "model"})
+    check_config(checkpoint["cfg"], f"{path}: cfg")
+    state = checkpoint["model"]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BaselineError(f"{path}: the entry 'model' must map names to tensors")
+    return BeatsConfig.from_dict(checkpoint["cfg"]), dict(state)
 
 
 def _shrink_mask(mask: Tensor, length: int) -> Tensor:

@@ -7,7 +7,6 @@ edits included; nothing can be computed with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +31,16 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.errors import BaselineError
 from audiolm_compress.salmonn import store
-from audiolm_compress.salmonn.beats import Beats
+from audiolm_compress.salmonn.beats import Beats, read_beats
 from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.checkpoint import read_checkpoint
 from audiolm_compress.salmonn.connector import Connector
+from audiolm_compress.salmonn.guarded import NO_CODE, check_config, check_folder, readable
 from audiolm_compress.salmonn.hub import from_hub, is_hub_id
 from audiolm_compress.salmonn.load import TINY
 from audiolm_compress.salmonn.lora import add_lora
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.quiet import quiet_transformers
-from audiolm_compress.salmonn.torch_file import read_torch_file
 from audiolm_compress.salmonn.upstream import PAD_TOKEN, attention_of
 from audiolm_compress.salmonn.upstream_config import (
     checkpoint_names,
@@ -99,7 +98,7 @@ def outline_model(source: str | Path) -> Outline:
             return _of_upstream(path)
         if not path.exists() and is_hub_id(str(source)):
             path = from_hub(str(source), ("*.json", "*.model"))
-        if not store.is_model_folder(path):
+        if not (path / store.CONFIG).is_file():
             raise BaselineError(
                 f"baseline {source}: neither 'tiny', nor a folder that this package saved, nor an upstream "
                 f".yaml config, nor a hub id (owner/name)"
@@ -108,15 +107,13 @@ def outline_model(source: str | Path) -> Outline:
 
 
 def _of_folder(folder: Path) -> Outline:
-    config = json.loads((folder / store.CONFIG).read_text(encoding="utf-8"))
+    config = store.checked_config(folder)
     tokenizer, notes = _tokenizer(str(folder))
-    try:
+    with readable(f"model folder {folder}", "is damaged"):
         with torch.device("meta"):
             model = store.build(config, tokenizer or length_estimator(), _extractor(config["speech_encoder"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BaselineError(f"model folder {folder} is damaged: {type(error).__name__}: {error}") from error
-    notes += _dtypes_of_folder(model, config, folder / store.WEIGHTS)
-    return _finished(model, tokenizer, notes)
+        notes += _dtypes_of_folder(model, config, folder / store.WEIGHTS)
+        return _finished(model, tokenizer, notes)
 
 
 def _dtypes_of_folder(model: Salmonn, config: Mapping[str, Any], weights: Path) -> list[str]:
@@ -132,22 +129,28 @@ def _dtypes_of_folder(model: Salmonn, config: Mapping[str, Any], weights: Path) 
         if name in found:
             parameter.data = parameter.data.to(_DTYPES.get(found[name], parameter.dtype))
     for name, dtype in config["dtypes"].items():
-        model.cast(getattr(torch, dtype), (name,))
+        model.cast(store.DTYPES[dtype], (name,))
     return notes
 
 
 def _of_upstream(path: Path) -> Outline:
+    with readable(f"baseline {path}"):
+        return _upstream_outline(path)
+
+
+def _upstream_outline(path: Path) -> Outline:
     config = read_config(path)
     section, root = model_section(config, path), path.parent
     notes: list[str] = []
     trained = _trained_shapes(section, root, notes)
-    try:
-        whisper = model_source(section, "whisper_path", root, path)
+    whisper, source = model_source(section, "whisper_path", root, path), llm_source(section, root, path)
+    check_folder(whisper)
+    check_folder(source)
+    with readable(f"baseline {path}: a config"):
         speech_config = WhisperConfig.from_pretrained(whisper, token=section.get("token"))
-        source = llm_source(section, root, path)
-        llm_config = AutoConfig.from_pretrained(source, token=section.get("token"))
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"baseline {path}: a config cannot be read: {error}") from error
+        llm_config = AutoConfig.from_pretrained(source, token=section.get("token"), **NO_CODE)
+    for config_of, name in ((speech_config, whisper), (llm_config, source)):
+        check_config(config_of.to_dict(), name)
     tokenizer, missing = _tokenizer(source, section.get("token"))
     notes += missing
     if tokenizer is not None:
@@ -162,7 +165,10 @@ def _of_upstream(path: Path) -> Outline:
         speech_encoder = WhisperEncoder._from_config(speech_config, dtype=torch.float32)
         audio_encoder = None if beats is None else Beats(beats)
         llm: Any = AutoModelForCausalLM.from_config(
-            llm_config, dtype=llm_config.dtype or torch.bfloat16, attn_implementation=attention_of(llm_config)
+            llm_config,
+            dtype=llm_config.dtype or torch.bfloat16,
+            attn_implementation=attention_of(llm_config),
+            **NO_CODE,
         )
         connector = Connector(
             connector_config(
@@ -208,7 +214,7 @@ def _beats_config(section: Mapping[str, Any], root: Path, notes: list[str]) -> B
     if not name:
         return None
     if (root / name).is_file():
-        return BeatsConfig.from_dict(read_torch_file(root / name, {"cfg", "model"})["cfg"])
+        return read_beats(root / name)[0]
     notes.append(f"no {name}: BEATs is taken to have the published sizes (12 layers, 768 wide)")
     return PUBLISHED_BEATS
 
@@ -225,7 +231,7 @@ def _tokenizer(source: str, token: str | None = None) -> tuple[PreTrainedTokeniz
     if folder.is_dir() and not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None, missing
     try:
-        return AutoTokenizer.from_pretrained(source, token=token), []
+        return AutoTokenizer.from_pretrained(source, token=token, **NO_CODE), []
     except (OSError, ValueError):
         return None, missing
 

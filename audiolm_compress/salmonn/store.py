@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
@@ -39,13 +39,16 @@ from audiolm_compress.salmonn.beats_layers import BeatsConfig
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.fit import check_fit
+from audiolm_compress.salmonn.guarded import NO_CODE, check_folder, readable
 from audiolm_compress.salmonn.lora import add_lora, describe_lora
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
 from audiolm_compress.salmonn.quiet import quiet_transformers
 from audiolm_compress.salmonn.upstream import attention_of
 from audiolm_compress.salmonn.widths import describe_widths, llm_config, narrow_speech_heads
+from audiolm_compress.untrusted import read_json
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FORMAT = "audiolm_compress model 1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 _PIECE = 256 * 2**20  # bytes that are read through one map
@@ -54,7 +57,7 @@ _PIECE = 256 * 2**20  # bytes that are read through one map
 def is_model_folder(path: Path) -> bool:
     """Whether ``path`` is a folder that :func:`save` wrote."""
     try:
-        return str(json.loads((path / CONFIG).read_text(encoding="utf-8")).get("format")) == FORMAT
+        return str(read_json(path / CONFIG).get("format")) == FORMAT
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -103,25 +106,37 @@ def load(folder: str | Path) -> Salmonn:
         BaselineError: the folder is not one of ours, or its tensors do not fit its config.
     """
     folder = Path(folder)
-    if not is_model_folder(folder):
-        raise BaselineError(f'{folder} is no model folder: no {CONFIG} with "format": "{FORMAT}" in it')
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    try:
+    config = checked_config(folder)
+    with readable(f"model folder {folder}", "is damaged"):
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
             model = build(config, tokenizer, WhisperFeatureExtractor.from_pretrained(folder))
         aliases = config["aliases"]
-        dtypes = {name: getattr(torch, dtype) for name, dtype in config["dtypes"].items()}
+        dtypes = {name: DTYPES[dtype] for name, dtype in config["dtypes"].items()}
+        _check_header(folder / WEIGHTS, model, aliases)
         tensors = _read(folder / WEIGHTS)
-    except (OSError, AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise BaselineError(f"model folder {folder} is damaged: {type(error).__name__}: {error}") from error
-    _fill(model, tensors, aliases, folder)
-    tensors.clear()  # packed layers are rearranged below: what they were loaded from must go layer by layer
-    for name, dtype in dtypes.items():
-        model.cast(dtype, (name,))
-    for warning in prepare_modules(model):
+        _fill(model, tensors, aliases, folder)
+        tensors.clear()  # packed layers are rearranged below: what they came from must go layer by layer
+        for name, dtype in dtypes.items():
+            model.cast(dtype, (name,))
+        unprepared = prepare_modules(model)
+    for warning in unprepared:
         warnings.warn(f"{folder}: {warning}", stacklevel=2)
     return model.eval().requires_grad_(False)
+
+
+def checked_config(folder: Path) -> dict[str, Any]:
+    """The ``config.json`` of a folder that :func:`save` wrote, after a look over the folder.
+
+    Raises:
+        BaselineError: the folder is not one of ours, or wants more than to be read.
+    """
+    if (folder / CONFIG).exists():
+        check_folder(folder)  # says what is wrong with a config that cannot be read
+    if not is_model_folder(folder):
+        raise BaselineError(f'{folder} is no model folder: no {CONFIG} with "format": "{FORMAT}" in it')
+    config: dict[str, Any] = read_json(folder / CONFIG)
+    return config
 
 
 def describe(model: Salmonn) -> dict[str, Any]:
@@ -155,7 +170,9 @@ def build(
         speech_encoder = WhisperEncoder._from_config(WhisperConfig.from_dict(config["speech_encoder"]))
         audio_encoder = config["audio_encoder"] and Beats(BeatsConfig.from_dict(config["audio_encoder"]))
         connector = Connector(ConnectorConfig(**config["connector"]))
-        llm: Any = AutoModelForCausalLM.from_config(llm_sizes, attn_implementation=attention_of(llm_sizes))
+        llm: Any = AutoModelForCausalLM.from_config(
+            llm_sizes, attn_implementation=attention_of(llm_sizes), **NO_CODE
+        )
         if "speech_heads" in (widths := config.get("widths", {})):
             narrow_speech_heads(speech_encoder, widths["speech_heads"])
     llm.generation_config = GenerationConfig.from_dict(config["generation"])
@@ -180,6 +197,24 @@ def build(
         for name, spec in config["replaced"].items():
             model.replace_module(name, module_from_spec(spec))
     return model
+
+
+def _check_header(path: Path, model: Salmonn, aliases: Mapping[str, str]) -> None:
+    """Compare names, shapes and kinds of numbers before anything of their size is allocated."""
+    expected = model.state_dict()
+    found: dict[str, Tensor] = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118  # no mapping
+            entry = file.get_slice(name)
+            found[name] = torch.empty(entry.get_shape(), device="meta")
+            kind = entry.get_dtype()
+            floating = kind.startswith(("F", "BF"))
+            if name in expected and expected[name].is_floating_point() != floating:
+                raise BaselineError(
+                    f"{path}: {name} has dtype {kind}, expected one like {expected[name].dtype}"
+                )
+    found |= {alias: found[name] for alias, name in aliases.items() if name in found}
+    check_fit(found, expected, path)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ The keys and their defaults are those of bytedance/SALMONN and of its hackathon 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
+    WhisperConfig,
     WhisperFeatureExtractor,
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -28,6 +28,7 @@ from audiolm_compress.errors import BaselineError
 from audiolm_compress.salmonn.beats import load_beats
 from audiolm_compress.salmonn.checkpoint import place, read_checkpoint
 from audiolm_compress.salmonn.connector import Connector
+from audiolm_compress.salmonn.guarded import NO_CODE, check_folder, check_source, readable
 from audiolm_compress.salmonn.lora import add_lora
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.quiet import quiet_transformers
@@ -66,7 +67,11 @@ def load_upstream(
     Raises:
         BaselineError: a file is missing or unreadable, or a tensor has no place or no value.
     """
-    config = read_config(path) if config is None else config
+    with readable(f"baseline {path}"):
+        return _load(path, dtype, allow_missing, read_config(path) if config is None else config)
+
+
+def _load(path: Path, dtype: torch.dtype | None, allow_missing: bool, config: Mapping[str, Any]) -> Salmonn:
     section = model_section(config, path)
     root = path.parent
     trained = _trained_tensors(section, root)
@@ -80,7 +85,8 @@ def load_upstream(
 
     source = llm_source(section, root, path)
     with readable(f"tokenizer of LLM {source}"):
-        tokenizer = AutoTokenizer.from_pretrained(source, token=section.get("token"))
+        check_folder(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, token=section.get("token"), **NO_CODE)
     tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     llm: Any = load_llm(source, len(tokenizer), section.get("token"), dtype)
     if section.get("lora", True):
@@ -113,15 +119,6 @@ def load_upstream(
     return model.eval().requires_grad_(False)
 
 
-@contextmanager
-def readable(what: str) -> Iterator[None]:
-    """Turn transformers' errors on reading ``what`` into a ``BaselineError`` that names it."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise BaselineError(f"{what} cannot be loaded: {error}") from error
-
-
 def load_whisper(source: str, token: str | None = None) -> WhisperEncoder:
     """Whisper's encoder in float32, from a local directory or a hub id.
 
@@ -131,7 +128,10 @@ def load_whisper(source: str, token: str | None = None) -> WhisperEncoder:
     Raises:
         BaselineError: an encoder tensor is missing, unknown or wrongly shaped.
     """
+    check_folder(source)
     with readable(f"Whisper {source}"), quiet_transformers():
+        sizes = WhisperConfig.from_pretrained(source, token=token)
+        check_source(source, sizes, lambda: WhisperEncoder._from_config(sizes))
         encoder, info = WhisperEncoder.from_pretrained(
             source,
             key_mapping={r"^(model\.)?encoder\.": ""},
@@ -156,8 +156,10 @@ def load_llm(
     Raises:
         BaselineError: the directory cannot be read or does not hold all tensors of its architecture.
     """
+    check_folder(source)
     with readable(f"LLM {source}"), quiet_transformers():
-        config = AutoConfig.from_pretrained(source, token=token)
+        config = AutoConfig.from_pretrained(source, token=token, **NO_CODE)
+        check_source(source, config, lambda: AutoModelForCausalLM.from_config(config, **NO_CODE))
         llm, info = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=dtype or "auto",
@@ -165,6 +167,7 @@ def load_llm(
             token=token,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **NO_CODE,
         )
     _check_loaded(f"LLM {source}", info, sorted(info["unexpected_keys"]))
     # Older Gemma-2 checkpoints name a cache class that transformers 5 no longer has.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.hub import is_hub_id
 from audiolm_compress.salmonn.prompts import AUDIO_SLOT, Prompts
 from audiolm_compress.salmonn.upstream_names import our_name
+from audiolm_compress.untrusted import read_json, size_problems
+from audiolm_compress.untrusted.yaml_text import compose, read_yaml_text
 
 HEAD_WIDTH = (
     64  # of every Q-Former: the checkpoint does not tell the number of heads, bert-base has 64 a head
@@ -30,11 +31,16 @@ def read_config(path: Path) -> dict[str, Any]:
         BaselineError: it cannot be read, or is no mapping.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = read_yaml_text(path)
+        compose(text)
+        config = yaml.safe_load(text)
+    # ValueError: also of dates that do not exist, which PyYAML passes on
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise BaselineError(f"baseline config {path} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise BaselineError(f"baseline config {path}: expected a mapping with a section 'model'")
+    if problems := size_problems(config):
+        raise BaselineError(f"{path}: sizes that cannot be meant:\n  " + "\n  ".join(problems))
     return config
 
 
@@ -214,9 +220,13 @@ def read_decode(config: Mapping[str, Any], section: Mapping[str, Any], path: Pat
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise BaselineError(f"prompt file {path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise BaselineError(f"prompt file {path}: expected an object that maps tasks to prompts")
+    for task, prompts in content.items():
+        texts = prompts if isinstance(prompts, list) else [prompts]
+        if not all(isinstance(text, str) for text in texts):
+            raise BaselineError(f"prompt file {path}: the prompts of task {task!r} must be texts")
     return content

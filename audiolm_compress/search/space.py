@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from audiolm_compress.errors import RecipeError
-from audiolm_compress.recipe import Recipe, checked_recipe, read_entries
+from audiolm_compress.recipe import Recipe, checked_recipe, read_entries, recipe_schema
 from audiolm_compress.recipe_choices import Choice, Complaint, decided, find_choices, take_switches
 from audiolm_compress.recipe_errors import listed, statements
 from audiolm_compress.recipe_source import Source
@@ -114,11 +114,12 @@ class Space:
 def _wrong_by_itself(source: Source, choice: Choice) -> list[Complaint]:
     """What is wrong at the place of a choice with one of its options."""
     take_switches(source)
+    schema = recipe_schema(source)
     try:
-        Recipe.model_validate(source.content, context={"folder": source.folder})
+        schema.model_validate(source.content, context={"folder": source.folder})
     except ValidationError as error:
         found = error.errors()
     else:
         found = []
-    lines = statements(source, Recipe, found)
+    lines = statements(source, schema, found)
     return [(path, line) for path, line in lines if path[: len(choice.path)] == choice.path]

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -39,6 +40,7 @@ from audiolm_compress.recipe_choices import Choice
 from audiolm_compress.search.baseline import write_whole
 from audiolm_compress.search.owner import Watch, heartbeat, this_process
 from audiolm_compress.search.space import Configuration, Space
+from audiolm_compress.untrusted import read_json
 
 _OWNER = "study.json"
 _POLL_SECONDS = 1.0
@@ -63,7 +65,8 @@ def open_storage(place: str) -> BaseStorage:
         return RDBStorage(
             f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}}
         )
-    except (OSError, ImportError, SQLAlchemyError) as error:
+    # ValueError, KeyError, TypeError: a journal that optuna did not write
+    except (OSError, ImportError, SQLAlchemyError, ValueError, KeyError, TypeError) as error:
         shown = re.sub(r"(?<=://)[^/]*@", "", place)  # without a password
         raise AudioLMError(
             f"search: cannot open the storage {shown}: {str(error).partition(chr(10))[0]}; give a file in a "
@@ -95,6 +98,7 @@ class Study:
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space, self._watch = space, Watch()
+        self._decided: Configuration | None = None  # what to propose next
         self._study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -123,10 +127,16 @@ class Study:
         """
         file = folder / _OWNER
         mine = {"name": self._study.study_name, "identity": self._study.user_attrs["identity"]}
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else mine
+        try:
+            found = read_json(file) if file.exists() else mine
+            owner = found["name"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise AudioLMError(
+                f"search: {file} is damaged ({error}); remove it if the study is this one"
+            ) from error
         if found != mine:
             raise AudioLMError(
-                f"search: {folder} holds the study {found['name']!r}; {mine['name']!r} in this storage is "
+                f"search: {folder} holds the study {owner!r}; {mine['name']!r} in this storage is "
                 "another; go on with its recipe and storage, or begin in another folder: --out"
             )
         write_whole(file, json.dumps(mine) + "\n")
@@ -207,10 +217,15 @@ class Study:
 
     def _propose(self, count: int, tried: set[Configuration]) -> optuna.Trial:
         """Ask Optuna; the first trial of a study takes the first option of every choice."""
+        decided, self._decided = self._decided, None
         if not tried:
-            self._enqueue((0,) * len(self._space.choices))
+            decided = (0,) * len(self._space.choices)
         # Each proposal has a seed of its own: two processes must not draw the same numbers.
-        self._study.sampler = optuna.samplers.TPESampler(seed=self._seed(count))
+        self._study.sampler = (
+            optuna.samplers.TPESampler(seed=self._seed(count))
+            if decided is None
+            else _Decided(self._space.choices, decided)
+        )
         trial = self._study.ask()
         trial.set_user_attr("owner", this_process())
         picked = tuple(_suggest(trial, choice) for choice in self._space.choices)
@@ -235,16 +250,38 @@ class Study:
         self._fail(mine, "repeated", f"the same as trial {twin.number}")
         tried = {found for trial in earlier if (found := configuration_of(trial)) is not None}
         if len(tried) < self._space.size:
-            self._enqueue(self._space.untried(tried, self._seed(mine.number)))
+            self._decided = self._space.untried(tried, self._seed(mine.number))
         return False
-
-    def _enqueue(self, configuration: Configuration) -> None:
-        """Have the next proposal, of whichever process, be this one."""
-        pairs = zip(self._space.choices, configuration, strict=True)
-        self._study.enqueue_trial({c.name: index if c.is_range else _label(c, index) for c, index in pairs})
 
     def _seed(self, number: int) -> int:
         return int(self._space.source.content.get("seed") or 0) * 100_003 + number
+
+
+class _Decided(optuna.samplers.BaseSampler):
+    """Proposes one configuration that is decided.
+
+    Optuna's queue (``enqueue_trial``) is for that too, but in SQLite two processes can take the same trial
+    from it: each reads that it is waiting before either writes that it runs.
+    """
+
+    def __init__(self, choices: Sequence[Choice], configuration: Configuration) -> None:
+        pairs = zip(choices, configuration, strict=True)
+        self._values = {c.name: index if c.is_range else _label(c, index) for c, index in pairs}
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._values[param_name]
 
 
 def _taken(trials: Sequence[FrozenTrial]) -> int:

@@ -11,13 +11,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.salmonn.torch_file import check_records
 from audiolm_compress.training.settings import TrainSettings
 
 CHECKPOINT, BEST, CURVE = "checkpoint.pt", "best.safetensors", "curve.json"
@@ -114,10 +114,11 @@ def load_state(
     parameters = learned(model)
     device = next(iter(parameters.values())).device
     try:
+        check_records(path)
         state = torch.load(path, map_location=device, weights_only=True)
         saved, progress = state["model"], state["progress"]
         here = TrainState(TrainResult(**progress.pop("result")), **progress)
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+    except Exception as error:  # what a damaged pickle raises depends on where it is damaged
         raise DataError(f"{path} cannot be read: {error}; remove it to begin anew") from error
     if parameters.keys() != saved.keys():
         different = sorted(parameters.keys() ^ saved.keys())
@@ -139,8 +140,11 @@ def load_state(
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(saved[name])
-    optimizer.load_state_dict(state["optimizer"])
-    scaler.load_state_dict(state["scaler"])
+    try:
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{path} holds another optimizer's state ({error}); choose another folder") from error
     return here
 
 

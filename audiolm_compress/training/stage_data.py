@@ -26,7 +26,7 @@ def read_entries(annotation: str, prefix: str | None) -> list[Entry]:
     """
     entries = read_annotation(annotation, prefix=prefix)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        reasons = list(pool.map(lambda entry: audio_problem(entry.file), entries))
+        reasons = list(pool.map(lambda entry: entry.outside() or audio_problem(entry.file), entries))
     bad = [f"  {e.file}: {reason}" for e, reason in zip(entries, reasons, strict=True) if reason]
     if bad:
         raise DataError(

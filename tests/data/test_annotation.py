@@ -95,13 +95,13 @@ def test_all_bad_entries_are_listed_with_index_and_reason(tmp_path: Path) -> Non
         "entry 4: 'path' is int",
         "entry 4: 'text' is list",
         "entry 5: path '/etc/passwd' is absolute",
-        "entry 6: path 'a/../../b.wav' leaves the prefix",
+        "entry 6: path 'a/../../b.wav' leaves its folder",
         "entry 7: testset_id '1' is already used by entry 0",
         "entry 8: no 'testset_id'",
         "entry 9: empty reference text",
         "entry 10: 'texts' must be",
         "entry 11: path 'C:\\\\a.wav' is absolute",
-        "entry 12: path '..\\\\a.wav' leaves the prefix",
+        "entry 12: path '..\\\\a.wav' leaves its folder",
         "entry 12: 'testset_id' is bool",
     ):
         assert line in message, line

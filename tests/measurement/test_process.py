@@ -22,6 +22,7 @@ from audiolm_compress.measurement.reporter import Reporter
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.measurement.worker import measure_here
+from audiolm_compress.passes.base import Silent
 from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.model import Salmonn
@@ -39,7 +40,7 @@ SETTINGS = BenchmarkSettings.model_validate(
 )
 
 
-class Recorder:
+class Recorder(Silent):
     """Keeps what progress said."""
 
     def __init__(self) -> None:

@@ -117,6 +117,15 @@ def test_groups_by_source_and_length_are_scored_as_if_alone() -> None:
     assert found.notes == ()
 
 
+def test_clips_of_unknown_length_are_in_no_group_by_length() -> None:
+    clips = [replace(clip(str(i), "asr", "one two", "one two"), seconds=i % 3 * 6.0) for i in range(6)]
+    found = score(clips, settings=BenchmarkSettings(length_edges=(5.0, 9.0)))
+    assert [(group.name, group.clips) for group in found.groups] == [("5 to 9 s", 2), ("over 9 s", 2)]
+    assert "groups by length: 2 clips of unknown length are in none" in found.notes
+    alone = [replace(one, seconds=0.0) for one in clips]
+    assert score(alone).groups == () and score(alone).notes == ()
+
+
 def test_only_the_largest_of_many_groups_are_kept() -> None:
     """Sixty sources: ten of three clips, fifty of two."""
     clips = [

@@ -16,7 +16,7 @@ from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.measurement.process import Model, measure_together
 from audiolm_compress.measurement.running import Running
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
-from audiolm_compress.passes.base import Progress
+from audiolm_compress.passes.base import Progress, Silent
 
 SETTINGS = BenchmarkSettings.model_validate(
     {
@@ -28,7 +28,7 @@ SETTINGS = BenchmarkSettings.model_validate(
 )
 
 
-class Recorder:
+class Recorder(Silent):
     """Keeps the lines of progress with the steps that they had and that were done."""
 
     def __init__(self) -> None:

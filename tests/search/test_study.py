@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -84,6 +85,23 @@ def test_two_processes_share_the_trials_and_the_count(tmp_path: Path, space: Spa
     waiting.join(30)
     assert found == [None]
     assert [name for name in outcomes(ours) if name == "measured"] == ["measured"] * 2
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_processes_that_begin_at_once_never_take_one_trial_twice(
+    tmp_path: Path, space: Space, place: str
+) -> None:
+    studies = [opened(tmp_path, space, place) for _ in range(4)]
+    together = threading.Barrier(len(studies))
+
+    def claim(study: Study) -> optuna.Trial | None:
+        together.wait()
+        return study.claim(len(studies))
+
+    with ThreadPoolExecutor(len(studies)) as pool:
+        trials = [trial for trial in pool.map(claim, studies) if trial is not None]
+    assert len({trial.number for trial in trials}) == len(studies)
+    assert len({tuple(trial.user_attrs["configuration"]) for trial in trials}) == len(studies)
 
 
 CLAIM = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,9 @@ from audiolm_compress.errors import DataError
 from audiolm_compress.report.benchmark import Benchmark, distinct
 from audiolm_compress.report.compare.run import Run
 from audiolm_compress.report.report import Report
+from audiolm_compress.untrusted import parse_json, read_text
 
+_BYTES = 256 * 2**20  # of a report; 200 kB a hundred clips
 _FILES = ("report.json", "bench.json")
 
 
@@ -78,10 +79,11 @@ def _is_hidden(path: Path) -> bool:
 def _read(file: Path) -> Report | Benchmark:
     """What a file holds, told by its content."""
     try:
-        text = file.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, _BYTES)
+    except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {error}") from error
+    try:
+        content = parse_json(text)
     except ValueError as error:
         raise DataError(f"expected the JSON of a report, found no JSON ({error}); make it anew") from error
     kind: type[Report | Benchmark] = Report

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -178,3 +180,32 @@ def test_the_page_of_a_hundred_clips_of_ten_seconds_stays_below_15_mb(heard: Hea
     page = heard(20, 10.0).to_html()
     assert len(parse(page).all("audio")) == 20
     assert 5 * len(page.encode("utf-8")) < 15_000_000
+
+
+def test_no_field_of_a_report_is_trusted(heard: Heard, parse: Parse, hostile: tuple[str, ...]) -> None:
+    """A report.json may come from anywhere: each of its texts in turn means harm."""
+    content = json.loads(heard(2).to_json())
+    plain = Counter(name for name, _ in parse(Report.from_json(json.dumps(content)).to_html()).elements)
+    shown = 0
+    for holder, key in list(_texts(content)):
+        kept, holder[key] = holder[key], hostile[1]
+        try:
+            page = Report.from_json(json.dumps(content)).to_html()
+        except (KeyError, ValueError):  # a text that chooses something, such as a task
+            continue
+        finally:
+            holder[key] = kept
+        tree = parse(page)
+        assert Counter(name for name, _ in tree.elements)["script"] == plain["script"], key
+        assert not tree.all("img"), key
+        shown += hostile[1] in " ".join(tree.text)
+    assert shown > 10
+
+
+def _texts(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Where the texts of a JSON value stand: (list or object, index or key)."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(value, str):
+            yield node, key
+        elif isinstance(value, dict | list):
+            yield from _texts(value)

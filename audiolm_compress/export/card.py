@@ -1,0 +1,60 @@
+"""The README of an export: what it is, how it is opened, what was changed, whose licences hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Form(NamedTuple):
+    """A form of export.
+
+    Attributes:
+        title: one line.
+        opened: Python that opens the folder.
+    """
+
+    title: str
+    opened: str
+
+
+def card(form: Form, name: str, source: str, notes: Sequence[str]) -> str:
+    """Markdown with the metadata that the Hugging Face Hub reads.
+
+    Args:
+        form: what was written.
+        name: of the form.
+        source: where the model came from.
+        notes: of the export, a line each.
+    """
+    metadata = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- audiolm-compress"]
+    metadata += ["- gptq"] if name == "gptq" else []
+    lines = [
+        "---",
+        *metadata,
+        "---",
+        "",
+        f"# {form.title}",
+        "",
+        f"Exported by audiolm-compress (`--to {name}`) from `{source}`.",
+        "",
+        "```python",
+        form.opened,
+        "```",
+        "",
+        "## What was done",
+        "",
+        *(f"- {note}" for note in notes),
+        "",
+        "## What it is not",
+        "",
+        "The LLM of an audio language model answers about audio only with the embeddings that encoders and "
+        "connector give; its prompts, end symbol and decode settings stand in the folder it came from.",
+        "",
+        "## Licences",
+        "",
+        "The weights stay under the licences of the checkpoints that they were made from (the LLM's, "
+        "Whisper's, BEATs', the trained connector's), which this file cannot know: see the source's model "
+        "card, and name them in `license` above before you publish.",
+    ]
+    return "\n".join(lines) + "\n"

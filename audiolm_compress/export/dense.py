@@ -1,0 +1,120 @@
+"""The weights of a part as plain matrices, under the names that its architecture gives them.
+
+What passes have put in the place of a Linear or an Embedding is a matrix in another form: integers on a grid,
+two factors, a layer with an adapter beside it. Here it becomes that matrix again, so that code which knows
+nothing of this package can read it. The function stays the same up to one rounding to the dtype asked for;
+the smaller size is lost, so every export says what it did this to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from audiolm_compress.errors import AudioLMError
+from audiolm_compress.quantization.adapted import AdaptedLinear, adapted_weight
+from audiolm_compress.quantization.dynamic_int8 import Int8Linear
+from audiolm_compress.quantization.embedding import QuantizedEmbedding, TiedHead
+from audiolm_compress.quantization.linear import QuantizedLinear
+from audiolm_compress.quantization.low_rank import LowRankLinear
+from audiolm_compress.quantization.packed_linear import PackedLinear
+from audiolm_compress.quantization.sinusoids import Sinusoids, sinusoids
+
+REPLACEMENTS = (PackedLinear, LowRankLinear, AdaptedLinear, QuantizedEmbedding, TiedHead, Sinusoids)
+
+
+class Dense(NamedTuple):
+    """Plain tensors by name, and what was done to get them, a line a kind of module."""
+
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...]
+
+
+def matrix(module: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """The weights [out, in] (of an embedding [rows, width]) that a module stands for, and its bias [out].
+
+    Raises:
+        AudioLMError: a kind of module that has no such form.
+    """
+    if isinstance(module, QuantizedLinear | Int8Linear):
+        return module.dense(), module.bias
+    if isinstance(module, QuantizedEmbedding):
+        return module.dense(), None
+    if isinstance(module, TiedHead):
+        return module.embedding.dense(), None
+    if isinstance(module, LowRankLinear):
+        return module.expand.weight.float() @ module.reduce.weight.float(), module.expand.bias
+    if isinstance(module, AdaptedLinear):
+        weight, bias = matrix(module.base_layer)
+        return adapted_weight(weight, module.lora_A.weight, module.lora_B.weight), bias
+    if isinstance(module, Sinusoids):
+        return sinusoids(torch.arange(module.num_embeddings), module.embedding_dim), None
+    if isinstance(module, nn.Linear | nn.Embedding):
+        return module.weight, getattr(module, "bias", None)
+    raise AudioLMError(f"a {type(module).__name__} has no plain form, so it cannot be exported")
+
+
+@torch.no_grad()
+def dense_state(part: nn.Module, dtype: torch.dtype | None = None) -> Dense:
+    """The state of ``part`` without a module of this package in it.
+
+    Args:
+        part: an encoder, the connector or a causal LM, adapters of the LLM merged.
+        dtype: of all floating tensors; None leaves each as it is.
+    """
+    tensors = dict(part.state_dict())
+    kinds: Counter[str] = Counter()
+    for name, module in part.named_modules():
+        if not isinstance(module, REPLACEMENTS) or within_replacement(part, name):
+            continue
+        for former in [key for key in tensors if key.startswith(f"{name}.")]:
+            del tensors[former]
+        weight, bias = matrix(module)
+        tensors[f"{name}.weight"] = weight
+        if bias is not None:
+            tensors[f"{name}.bias"] = bias
+        kinds[kind_of(module)] += 1
+    floating = {
+        name: tensor.detach().to(dtype if tensor.is_floating_point() else None).cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
+    return Dense(
+        floating, tuple(f"{count} x {kind}: written as plain weights" for kind, count in kinds.items())
+    )
+
+
+def kind_of(module: nn.Module) -> str:
+    """What a reader calls a module of this package."""
+    if isinstance(module, QuantizedLinear):
+        scheme = module.scheme
+        rows = "whole rows" if scheme.group_size == -1 else f"groups of {scheme.group_size}"
+        return f"{scheme.bits}-bit linear layer in {rows}"
+    return {
+        Int8Linear: "8-bit linear layer",
+        QuantizedEmbedding: "8-bit embedding",
+        TiedHead: "head tied to an 8-bit embedding",
+        LowRankLinear: "low-rank linear layer",
+        AdaptedLinear: "linear layer with an adapter",
+        Sinusoids: "computed table of positions",
+    }[type(module)]
+
+
+def sixteen_bit(part: nn.Module) -> torch.dtype:
+    """The 16-bit type of most of ``part``; bfloat16, which has float32's range, if it has none."""
+    tensors = [*part.parameters(), *part.buffers()]
+    sizes = Counter[torch.dtype]()
+    for tensor in tensors:
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            sizes[tensor.dtype] += tensor.numel()
+    return sizes.most_common(1)[0][0] if sizes else torch.bfloat16
+
+
+def within_replacement(part: nn.Module, name: str) -> bool:
+    """Whether the module called ``name`` belongs to one that is written as a whole."""
+    while name := name.rpartition(".")[0]:
+        if isinstance(part.get_submodule(name), REPLACEMENTS):
+            return True
+    return False
