@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from audiolm_compress.cli.data_convert import convert
+from audiolm_compress.cli.data_prepare import prepare
 from audiolm_compress.cli.options import Answering, give, json_option, quiet_option
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ Examples:
 @click.group(epilog=_GROUP)
 def data() -> None:
     """Look through annotations, and make new ones."""
+
+
+data.add_command(convert)
+data.add_command(prepare)
 
 
 @data.command(cls=Answering, epilog=_AUDIT)

@@ -44,6 +44,9 @@ class Steps(Protocol):
     def advance(self, steps: int = 1) -> None:
         """Count ``steps`` as done."""
 
+    def figure(self, name: str, value: float) -> None:
+        """Show a figure as it is now."""
+
 
 class NoSteps:
     """Shows nothing."""
@@ -53,6 +56,9 @@ class NoSteps:
 
     def advance(self, steps: int = 1) -> None:
         """Ignore the steps."""
+
+    def figure(self, name: str, value: float) -> None:
+        """Ignore the figure."""
 
 
 @dataclass(frozen=True)

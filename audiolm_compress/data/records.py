@@ -68,7 +68,9 @@ def opened_records(folder: Path) -> Iterator[Records]:
         raise DataError(f"{folder}: cannot be written ({error.strerror})") from error
     with file:
         if not _locked(file):
-            raise DataError(f"{folder}: another process writes clips there; wait for it or name another folder")
+            raise DataError(
+                f"{folder}: another process writes clips there; wait for it or name another folder"
+            )
         partial = folder / PARTIAL
         partial.mkdir(exist_ok=True)
         _empty(partial)

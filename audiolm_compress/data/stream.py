@@ -24,11 +24,12 @@ _AHEAD = 3
 _BLANK = " \t\r\n"
 
 
-def stream_items(path: str | Path, *, limit: int = MOST_BYTES) -> Iterator[Any]:
+def stream_items(path: str | Path, *, key: str = LIST, limit: int = MOST_BYTES) -> Iterator[Any]:
     """The members of the list of ``{"annotation": [...]}`` in order, unchecked; other keys are passed over.
 
     Args:
         path: JSON in UTF-8, with or without a byte order mark.
+        key: of the list; the indexes of corpora have others.
         limit: most bytes of the file.
 
     Raises:
@@ -39,7 +40,7 @@ def stream_items(path: str | Path, *, limit: int = MOST_BYTES) -> Iterator[Any]:
     try:
         check_size(path, limit)
         with path.open("rb") as file:
-            yield from _Reader(path, file).items()
+            yield from _Reader(path, file, key).items()
     except OSError as error:
         raise DataError(f"{path}: annotation file cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -49,8 +50,9 @@ def stream_items(path: str | Path, *, limit: int = MOST_BYTES) -> Iterator[Any]:
 class _Reader:
     """A sliding piece of text with a place in it."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, list_key: str) -> None:
         self._path = path
+        self._list_key = list_key
         self._file = file
         self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
         self._text = ""
@@ -65,11 +67,11 @@ class _Reader:
         self._place += 1
         found: int | None = None
         for key in self._keys():
-            if key != LIST:
+            if key != self._list_key:
                 self._value()
                 continue
             if found is not None:
-                raise self._broken(f"key {LIST!r} is given twice")
+                raise self._broken(f"key {key!r} is given twice")
             if self._next() != "[":
                 raise self._no_list()
             self._place += 1
@@ -79,7 +81,9 @@ class _Reader:
         if found is None:
             raise self._no_list()
         if not found:
-            raise DataError(f"{self._path}: the {LIST} list is empty; add entries or name another file")
+            raise DataError(
+                f"{self._path}: the {self._list_key} list is empty; add entries or name another file"
+            )
 
     def _keys(self) -> Iterator[str]:
         """Each key, with the place behind its colon; the caller reads the value."""
@@ -156,4 +160,4 @@ class _Reader:
         return DataError(f"{self._path}: not JSON ({reason} at character {self._passed + self._place})")
 
     def _no_list(self) -> DataError:
-        return DataError(f'{self._path}: expected {{"{LIST}": [...]}}, found no list of that name')
+        return DataError(f'{self._path}: expected {{"{self._list_key}": [...]}}, found no list of that name')
