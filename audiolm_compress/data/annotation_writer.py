@@ -94,19 +94,28 @@ class LeftOut:
 def left_out_beside(annotation: Path) -> Iterator[LeftOut]:
     """Where to note what an annotation lacks: a CSV file beside it, which is there if anything is in it.
 
+    The list is also written when the block ends with an error, which it may explain.
+
     Raises:
         DataError: it cannot be written.
     """
     path = left_out_path(annotation)
+    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            noted = LeftOut(file)
-            yield noted
+        file = partial.open("w", encoding="utf-8", newline="")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-    if not noted.total:
-        path.unlink()
+    noted = LeftOut(file)
+    try:
+        yield noted
+        path.unlink(missing_ok=True)  # an earlier list holds no longer
+    finally:
+        file.close()
+        if noted.total:
+            partial.replace(path)
+        else:
+            partial.unlink()
 
 
 def left_out_path(annotation: Path) -> Path:

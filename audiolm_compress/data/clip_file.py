@@ -143,7 +143,7 @@ def _made(source: Path, cut: Cut, target: Path, form: Form, made_by: tuple[objec
         reader = _Reader(source, cut, form)
         meant = hashlib.blake2b()
         try:
-            with soundfile.SoundFile(
+            with _Unsynced(
                 written, "w", form.rate, 1, f"PCM_{reader.bits}", format=form.format.upper()
             ) as file:
                 for block in reader.blocks():
@@ -162,6 +162,13 @@ def _made(source: Path, cut: Cut, target: Path, form: Form, made_by: tuple[objec
     finally:
         written.unlink(missing_ok=True)
     return Outcome(cut.name, record=made, clipped=reader.clipped)
+
+
+class _Unsynced(soundfile.SoundFile):
+    """Written without waiting for the disk, many times faster: what a power cut tears, the records tell."""
+
+    def flush(self) -> None:
+        """Leave it to closing, which completes the file."""
 
 
 class _Stream(soundfile.SoundFile):

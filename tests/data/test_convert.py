@@ -1,9 +1,8 @@
-"""Conversion: what comes out is what went in, nothing is half done, and a kill costs no more than its files."""
+"""Conversion: what comes out is what went in, nothing is half done, and a kill costs a few files at most."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,19 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 
 from audiolm_compress.cli import _run
 from audiolm_compress.data.audio import load_audio
 from audiolm_compress.data.clip_file import Form
-from audiolm_compress.data.convert import convert
+from audiolm_compress.data.convert import NoSteps, convert
 from audiolm_compress.data.records import FILE, opened_records
 from audiolm_compress.errors import DataError
 
 
 def sound(
-    path: Path, rate: int = 16_000, subtype: str = "PCM_16", channels: int = 1, frames: int = 4_000, seed: int = 0
+    path: Path,
+    rate: int = 16_000,
+    subtype: str = "PCM_16",
+    channels: int = 1,
+    frames: int = 4_000,
+    seed: int = 0,
 ) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).uniform(-0.4, 0.4, (frames, channels))
@@ -113,10 +118,11 @@ def test_damaged_files_stop_or_are_listed(tmp_path: Path) -> None:
     assert [entry["path"] for entry in entries(done.annotation)] == ["1.flac", "3.flac"]
     assert (done.kept, len(done.left_out)) == (2, 5)
     listed = (tmp_path / "out/all.left_out.csv").read_text().splitlines()
-    assert [Path(line.partition(",")[0]).name for line in listed[1:]] != []
-    for name, reason in [("2", "truncated"), ("text", "decoded"), ("nan", "NaN"), ("link", "outside"), ("gone", "missing")]:
+    assert len(listed) == 6
+    reasons = {"2": "truncated", "text": "decoded", "nan": "NaN", "link": "leads out", "gone": "missing"}
+    for name, reason in reasons.items():
         (line,) = [line for line in listed if f"/{name}.wav," in line]
-        assert reason in line or name == "link"
+        assert reason in line
     shutil.copy(folder / "1.wav", folder / "gone.wav")
     with pytest.raises(DataError, match="4 of 7"):
         convert(given, tmp_path / "out")
@@ -156,7 +162,7 @@ def test_bad_entries_stop_before_any_work(tmp_path: Path, paths: list[str], mess
     with pytest.raises(DataError, match=message):
         convert(annotation(tmp_path / "in", paths), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(DataError, match="'expand_wav' has '../b.wav'"):
+    with pytest.raises(DataError, match=r"'expand_wav' has '\.\./b\.wav'"):
         convert(annotation(tmp_path / "in", ["a.wav"], expand_wav=["../b.wav"]), tmp_path / "out")
 
 
@@ -170,7 +176,10 @@ def test_sources_are_never_written_over(tmp_path: Path) -> None:
 def test_one_process_writes_to_a_folder(tmp_path: Path) -> None:
     sound(tmp_path / "in/1.wav")
     given = annotation(tmp_path / "in", ["1.wav"])
-    with opened_records(tmp_path / "out"), pytest.raises(DataError, match="another process writes clips there"):
+    with (
+        opened_records(tmp_path / "out"),
+        pytest.raises(DataError, match="another process writes clips there"),
+    ):
         convert(given, tmp_path / "out")
 
 
@@ -181,42 +190,72 @@ def test_an_unwritable_folder_is_told(tmp_path: Path) -> None:
         convert(annotation(tmp_path / "in", ["1.wav"]), tmp_path / "out")
 
 
-def command(given: Path, out: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "audiolm_compress", "data", "convert", str(given), "--out", str(out), *more]
+SCRIPT = """
+import sys
+from audiolm_compress.data.convert import convert
+convert(sys.argv[1], sys.argv[2], workers=2)
+"""
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_what_was_cut_off_goes_on(tmp_path: Path, number: signal.Signals) -> None:
-    names = [f"{index:03d}.wav" for index in range(400)]
+def test_a_killed_conversion_goes_on(tmp_path: Path) -> None:
+    names = [f"{index:03d}.wav" for index in range(100)]
     for index, name in enumerate(names):
-        sound(tmp_path / "in" / name, 22_050, frames=8_000, seed=index)
-    given = annotation(tmp_path / "in", names)
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        command(given, out, "--workers", "2"), stderr=subprocess.PIPE, start_new_session=True, text=True
-    )
+        sound(tmp_path / "in" / name, 22_050, seed=index)
+    given, out = annotation(tmp_path / "in", names), tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, given, out])
     until = time.monotonic() + 120
-    while len(list(out.glob("*.flac"))) < 40:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+    while len(list(out.glob("*.flac"))) < 20:
+        assert process.poll() is None
         assert time.monotonic() < until
-        time.sleep(0.005)
-    process.send_signal(number)  # to the first process alone: its workers must end too
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), said
-    with pytest.raises(ProcessLookupError):
-        while True:
-            os.killpg(process.pid, 0)  # somebody of its session is still there
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        time.sleep(0.002)
+    workers = psutil.Process(process.pid).children()
+    process.kill()  # the first process alone: its workers must end by themselves
+    assert process.wait() == -signal.SIGKILL
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        assert time.monotonic() < until
+        time.sleep(0.01)
     assert not (out / "all.json").exists()
-    done = len(list(out.glob("*.flac")))
-    assert done < 400
-    second = convert(given, out)
-    # What was finished but not yet noted is made again: at most what the workers held.
-    assert done - 64 <= second.kept <= done
-    assert second.kept > 0
+    made = len(list(out.glob("*.flac")))
+    assert made < 100
+    done = convert(given, out)
+    # A file that had its name but no record yet is made again: at most those of the batches under way.
+    assert made - 64 <= done.kept <= made
     convert(given, tmp_path / "at_once")
     assert contents(out) == contents(tmp_path / "at_once")
+
+
+class Interrupted(NoSteps):
+    """Ctrl-C after some files."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def advance(self, steps: int = 1) -> None:
+        self.left -= steps
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupted_conversion_goes_on(tmp_path: Path, workers: int) -> None:
+    names = [f"{index}.wav" for index in range(12)]
+    for index, name in enumerate(names):
+        sound(tmp_path / "in" / name, seed=index)
+    given, out = annotation(tmp_path / "in", names), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        convert(given, out, workers=workers, steps=Interrupted(5))
+    assert sorted(path.suffix for path in out.iterdir() if path.suffix != ".flac") == [""]
+    assert convert(given, out).kept == 4
+
+
+def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    sound(tmp_path / "in/1.wav", frames=160_000)
+    given, out = annotation(tmp_path / "in", ["1.wav"]), tmp_path / "out"
+    script = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))" + SCRIPT
+    script = script.replace(", workers=2", "")
+    done = subprocess.run([sys.executable, "-c", script, given, out], capture_output=True, text=True)
+    assert "1.flac: cannot be written" in done.stderr.splitlines()[-1]
+    assert [path.name for path in out.iterdir()] == [FILE]
 
 
 def test_the_command_tells_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
