@@ -17,7 +17,9 @@ from audiolm_compress.data.corpora.huggingface import Columns, offer
 from audiolm_compress.data.prepare import prepare
 from audiolm_compress.errors import DataError
 
-datasets = pytest.importorskip("datasets")
+pytest.importorskip("datasets")
+arrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 def wav(seed: int, rate: int = 22_050) -> bytes:
@@ -28,30 +30,30 @@ def wav(seed: int, rate: int = 22_050) -> bytes:
 
 
 @pytest.fixture
-def parquet(tmp_path: Path) -> Path:
+def own(tmp_path: Path) -> Path:
     """Two files of a train split, with the audio inside, as data sets on the hub have it."""
-    features = datasets.Features(
-        {
-            "audio": datasets.Audio(decode=False),
-            "sentence": datasets.Value("string"),
-            "captions": datasets.List(datasets.Value("string")),
-            "uid": datasets.Value("int64"),
-        }
-    )
+    text = {"dtype": "string", "_type": "Value"}
+    features = {
+        "audio": {"_type": "Audio"},
+        "sentence": text,
+        "captions": {"feature": text, "_type": "List"},
+        "uid": {"dtype": "int64", "_type": "Value"},
+    }
+    told = {"huggingface": json.dumps({"info": {"features": features}})}
     for part in range(2):
         seeds = [2 * part, 2 * part + 1]
-        table = {
+        columns: dict[str, list[Any]] = {
             "audio": [{"bytes": wav(seed), "path": f"{seed}.wav"} for seed in seeds],
             "sentence": [f"sentence {seed}" for seed in seeds],
             "captions": [[f"caption {seed}", "", "another"] for seed in seeds],
             "uid": seeds,
         }
         if part == 1:
-            table["sentence"][1] = None
-            table["audio"][0] = {"bytes": b"no audio", "path": "2.wav"}
+            columns["sentence"][1] = None
+            columns["audio"][0] = {"bytes": b"no audio", "path": "2.wav"}
         path = tmp_path / "own" / "data" / f"train-0000{part}-of-00002.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        datasets.Dataset.from_dict(table, features=features).to_parquet(path)
+        parquet.write_table(arrow.table(columns).replace_schema_metadata(told), path)
     return tmp_path / "own"
 
 
@@ -59,9 +61,9 @@ def entries(path: Path) -> list[dict[str, Any]]:
     return list(json.loads(path.read_text())["annotation"])
 
 
-def test_rows_become_clips(parquet: Path, tmp_path: Path) -> None:
+def test_rows_become_clips(own: Path, tmp_path: Path) -> None:
     columns = Columns(text="sentence", identity="uid")
-    offered = offer(str(parquet), "train", "asr", columns=columns)
+    offered = offer(str(own), "train", "asr", columns=columns)
     done = prepare(offered, tmp_path / "out/own.json", tmp_path / "out/own")
     assert entries(done.annotation) == [
         {
@@ -74,20 +76,20 @@ def test_rows_become_clips(parquet: Path, tmp_path: Path) -> None:
         for number in range(2)
     ]
     assert [line.partition(":")[0] for line in done.reasons] == [
-        "1 x cannot be decoded as audio",
         "1 x no text in column 'sentence'",
+        "1 x cannot be decoded as audio",
     ]
     (tmp_path / "1.wav").write_bytes(wav(1))
     before = load_audio(tmp_path / "1.wav").waveform
     after = load_audio(tmp_path / "out/own/00000001.flac").waveform
     assert (after - before).abs().max() <= 0.51 / 2**15
-    offered = offer(str(parquet), "train", "asr", columns=columns)
+    offered = offer(str(own), "train", "asr", columns=columns)
     assert prepare(offered, tmp_path / "out/own.json", tmp_path / "out/own").kept == 2
 
 
-def test_a_list_of_texts_and_a_limit(parquet: Path, tmp_path: Path) -> None:
+def test_a_list_of_texts_and_a_limit(own: Path, tmp_path: Path) -> None:
     columns = Columns(text="captions")
-    offered = offer(str(parquet), "train", "audiocaption", columns=columns, most=1)
+    offered = offer(str(own), "train", "audiocaption", columns=columns, most=1)
     done = prepare(offered, tmp_path / "a.json", tmp_path / "clips")
     (entry,) = entries(done.annotation)
     assert entry["texts"] == ["caption 0", "another"]
@@ -114,11 +116,13 @@ def test_paths_are_those_of_the_data_set(tmp_path: Path) -> None:
     (entry,) = entries(done.annotation)
     assert (entry["path"], entry["Q"]) == ("clips/00000000.flac", "what?")
     assert [line.partition(":")[0] for line in done.reasons] == [
-        "3 x its path is no file of the data set",
+        "2 x its path is no file of the data set",
         "1 x missing",
     ]
 
 
+# Its reader leaves metadata.csv open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_audio_folder(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     (folder / "test").mkdir(parents=True)
@@ -128,11 +132,11 @@ def test_an_audio_folder(tmp_path: Path) -> None:
     assert [entry["text"] for entry in entries(done.annotation)] == ["one"]
 
 
-def test_what_cannot_be_read_is_told(parquet: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_told(own: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="asked for a column 'text', found audio, sentence, captions, uid"):
-        list(offer(str(parquet), "train", "asr"))
+        list(offer(str(own), "train", "asr"))
     with pytest.raises(DataError, match="split 'test' cannot be read as a data set"):
-        list(offer(str(parquet), "test", "asr"))
+        list(offer(str(own), "test", "asr"))
     (tmp_path / "program").mkdir()
     (tmp_path / "program/program.py").write_text("import pathlib; pathlib.Path('ran').touch()")
     with pytest.raises(DataError, match="cannot be read as a data set"):
@@ -140,9 +144,9 @@ def test_what_cannot_be_read_is_told(parquet: Path, tmp_path: Path) -> None:
     assert not Path("ran").exists()
 
 
-def test_the_command(parquet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "own.json"
     arguments = ["--split", "train", "--task", "asr", "--text-column", "sentence", "--id-column", "uid"]
     arguments += ["--max-clips", "2", "--out", str(out), "--workers", "1", "--clips", str(tmp_path / "clips")]
-    assert _run(["data", "prepare", "huggingface", str(parquet), *arguments]) == 0
+    assert _run(["data", "prepare", "huggingface", str(own), *arguments]) == 0
     assert capsys.readouterr().out == f"2 entries in {out}, 2 clips written; 0 left out\n"
