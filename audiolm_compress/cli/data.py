@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from audiolm_compress.cli.options import Answering, give, json_option, quiet_option
+from audiolm_compress.cli.subsets import sample, split
 
 if TYPE_CHECKING:
     from audiolm_compress.data.findings import Finding
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 _GROUP = """\b
 Examples:
   audiolm-compress data audit train.json test.json --html audit.html
-  audiolm-compress data sample train.json --count 256 --out calibration.json
-  audiolm-compress data split all.json --parts train=0.9,test=0.1 --out parts
+  audiolm-compress data sample train.json --clips 256 --out calibration.json
+  audiolm-compress data split all.json --parts train=0.9,test=0.1
 """
 _AUDIT = """\b
 Examples:
@@ -30,6 +31,10 @@ Examples:
 @click.group(epilog=_GROUP)
 def data() -> None:
     """Look through annotations, and make new ones."""
+
+
+data.add_command(sample)
+data.add_command(split)
 
 
 @data.command(cls=Answering, epilog=_AUDIT)
