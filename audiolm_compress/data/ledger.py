@@ -1,6 +1,6 @@
 """Digests of any number of entries in a file on disk, and what repeats among them in bounded memory.
 
-Equal digests have equal remainders: by these the rows are taken in buckets of about half a million, each of
+Equal digests have equal remainders: by these the rows are taken in buckets of some 100,000, each of
 which is compared in memory (Knuth, The Art of Computer Programming 3, section 6.5, "bucket"). One byte an
 entry, its marks, is all that grows with their number.
 """
@@ -28,7 +28,7 @@ _AGAIN = {"path": SAME_PATH, "entry": SAME_ENTRY, "content": SAME_CONTENT, "text
 
 _ROW = struct.Struct("<B4Q")
 _COLUMNS = np.dtype([("part", "u1"), *((kind, "<u8") for kind in KINDS)])
-_BUCKET = 1 << 19
+_BUCKET = 1 << 17
 _BLOCK = 1 << 16  # rows read at a time
 _BUFFER = 1 << 20
 
