@@ -42,7 +42,7 @@ CORPORA = (
 CLIPS, AUDIO_SHARE = 64, 20
 DRAWN = 256
 REPEATED, LEAKED, UNUSABLE = 1000, 1009, 10_007  # one entry in so many; without common divisors
-WORDS = "the a rain falls on roofs while dogs bark and people talk about music in rooms far away".split()
+WORDS = ("the", "a", "rain", "falls", "on", "roofs", "while", "dogs", "bark", "and", "music", "in", "rooms")
 
 
 def main() -> None:
@@ -70,18 +70,10 @@ def measure(entries: int) -> dict[str, Any]:
         links = make_audio(folder, entries)
         expected = make_indexes(folder, entries)
         index, test = folder / "train.json", folder / "test.json"
+        few = ["--clips", str(DRAWN), "--out", folder / "few.json", "--on-bad", "skip"]
         commands = {
             "audit": ["audit", index, test, "--html", folder / "audit.html", "--json", folder / "audit.json"],
-            "sample": [
-                "sample",
-                index,
-                "--clips",
-                str(DRAWN),
-                "--out",
-                folder / "few.json",
-                "--on-bad",
-                "skip",
-            ],
+            "sample": ["sample", index, *few],
             "split": ["split", index, "--parts", "one=0.98,two=0.02", "--on-bad", "skip"],
         }
         made = {key: run([*map(str, command), "--quiet"]) for key, command in commands.items()}

@@ -20,6 +20,7 @@ Examples:
   audiolm-compress data sample train.json --clips 256 --out calibration.json
   audiolm-compress data split all.json --parts train=0.9,test=0.1
 """
+_GROUPS = 8  # sources and tasks on a terminal; the page shows more, the JSON all
 _AUDIT = """\b
 Examples:
   audiolm-compress data audit train.json --prefix /data/audio
@@ -51,7 +52,7 @@ data.add_command(split)
     "--list",
     "listed",
     type=click.IntRange(min=0),
-    default=10,
+    default=5,
     show_default=True,
     help="Findings of each kind that are listed.",
 )
@@ -101,10 +102,10 @@ def audit(
         )
 
     def show() -> None:
-        console = Console(highlight=False, soft_wrap=True)
-        for made in on_terminal(sections(found)):
+        console = Console(highlight=False)
+        for made in on_terminal(sections(found, _GROUPS)):
             console.print(made)
-        for line in lines(found):
+        for line in lines(found, _GROUPS):
             console.print(f"- {line}", markup=False)
 
     give(json_file, lambda: to_json(found), show)

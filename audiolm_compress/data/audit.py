@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from audiolm_compress.errors import DataError
 MAX_PARTS = 255
 MAX_GROUPS = 200  # of each annotation; each has two distributions of some 100 KB
 _BATCH = 512
+_SHARE = 32  # entries that a thread takes at once: handing one over costs more than looking for a file
 _TELL_EVERY = 100_000
 _SHORT, _LONG = 1.0, 30.0  # what Whisper's window takes without padding by us, and without cutting
 
@@ -118,7 +119,7 @@ class _Reader:
         folder = Path(part.name).parent if self._prefix is None else Path(self._prefix)
         checked = [(index, item, entry_problems(item)) for index, item in batch]
         entries = [None if problems else make_entry(item, folder) for _, item, problems in checked]
-        sounds = pool.map(self._listen, entries) if self._audio else [_Sound()] * len(entries)
+        sounds = self._heard(entries, pool) if self._audio else [_Sound()] * len(entries)
         for (index, item, problems), entry, sound in zip(checked, entries, sounds, strict=True):
             part.entries += 1
             if entry is None:
@@ -136,6 +137,11 @@ class _Reader:
                     sound.content,
                     0 if seconds is None or not text else digest(text, round(seconds, 2)),
                 )
+
+    def _heard(self, entries: list[Entry | None], pool: ThreadPoolExecutor) -> list[_Sound]:
+        shares = [entries[start : start + _SHARE] for start in range(0, len(entries), _SHARE)]
+        heard = pool.map(lambda share: [self._listen(entry) for entry in share], shares)
+        return list(chain.from_iterable(heard))
 
     def _listen(self, entry: Entry | None) -> _Sound:
         if entry is None:

@@ -171,6 +171,25 @@ def test_command(two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureF
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_links_out_of_the_prefix_are_not_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "prefix"
+    clip(folder, "own.wav", 2.0)
+    (folder / "inner").mkdir()
+    for target, link in (("secret.wav", "linked.wav"), ("secret.wav", "inner/linked.wav")):
+        clip(tmp_path, target, 2.0)
+        (folder / link).symlink_to(tmp_path / target)
+    (folder / "twin.wav").symlink_to(folder / "own.wav")
+    (folder / "away").symlink_to(tmp_path)
+    names = ["own.wav", "linked.wav", "inner/linked.wav", "twin.wav", "away/secret.wav"]
+    file = write(folder, "a.json", [{"path": name, "text": "x"} for name in names])
+    heard: list[Finding] = []
+    found = audit([file], content=True, found=heard.append)
+    assert found.parts[0].seconds.count == 2
+    outside = [one for one in heard if one.kind == "unreadable file"]
+    assert [one.path for one in outside] == ["linked.wav", "inner/linked.wav", "away/secret.wav"]
+    assert all("leads out of the prefix" in one.detail for one in outside)
+
+
 def test_page_escapes_what_annotations_hold(tmp_path: Path) -> None:
     from audiolm_compress.report.html.audit import page
 
