@@ -11,6 +11,7 @@ import click
 from audiolm_compress.cli.data_convert import convert
 from audiolm_compress.cli.data_prepare import prepare
 from audiolm_compress.cli.options import Answering, give, json_option, quiet_option
+from audiolm_compress.cli.subsets import sample, split
 
 if TYPE_CHECKING:
     from audiolm_compress.data.findings import Finding
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 _GROUP = """\b
 Examples:
   audiolm-compress data audit train.json test.json --html audit.html
-  audiolm-compress data sample train.json --count 256 --out calibration.json
-  audiolm-compress data split all.json --parts train=0.9,test=0.1 --out parts
+  audiolm-compress data sample train.json --clips 256 --out calibration.json
+  audiolm-compress data split all.json --parts train=0.9,test=0.1
 """
+_GROUPS = 8  # sources and tasks on a terminal; the page shows more, the JSON all
 _AUDIT = """\b
 Examples:
   audiolm-compress data audit train.json --prefix /data/audio
@@ -36,6 +38,8 @@ def data() -> None:
 
 data.add_command(convert)
 data.add_command(prepare)
+data.add_command(sample)
+data.add_command(split)
 
 
 @data.command(cls=Answering, epilog=_AUDIT)
@@ -52,7 +56,7 @@ data.add_command(prepare)
     "--list",
     "listed",
     type=click.IntRange(min=0),
-    default=10,
+    default=5,
     show_default=True,
     help="Findings of each kind that are listed.",
 )
@@ -102,10 +106,10 @@ def audit(
         )
 
     def show() -> None:
-        console = Console(highlight=False, soft_wrap=True)
-        for made in on_terminal(sections(found)):
+        console = Console(highlight=False)
+        for made in on_terminal(sections(found, _GROUPS)):
             console.print(made)
-        for line in lines(found):
+        for line in lines(found, _GROUPS):
             console.print(f"- {line}", markup=False)
 
     give(json_file, lambda: to_json(found), show)

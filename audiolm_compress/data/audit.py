@@ -1,44 +1,44 @@
 """What is in annotations and in the audio files that they name: counts, lengths, and all that looks wrong.
 
-Entries are streamed; of each, at most 33 bytes stay (digests of path, entry, text with length, and content,
-and the index of its annotation), so that 1.6 million need far less than a gibibyte. A second reading names
-the entries that repeat others.
+Entries are streamed; digests of path, entry, content, and text with length go to a temporary file of 33 bytes
+an entry, in which repeats are looked for in bounded memory. A second reading names the entries that repeat
+others.
 """
 
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from audiolm_compress.data.annotation import Entry, entry_problems, make_entry
 from audiolm_compress.data.findings import OTHERS, Audit, Finding, Group, Part
 from audiolm_compress.data.header import Header, read_header
-from audiolm_compress.data.repeats import (
-    Digests,
-    Mask,
-    digest,
-    file_digest,
-    repeats,
-    repeats_elsewhere,
-    shared,
+from audiolm_compress.data.ledger import (
+    CONTENT_LEAKS,
+    PATH_LEAKS,
+    SAME_CONTENT,
+    SAME_ENTRY,
+    SAME_PATH,
+    SAME_TEXT,
+    TEXT_LEAKS,
+    Ledger,
 )
+from audiolm_compress.data.repeats import Shared, digest, file_digest
+from audiolm_compress.data.strata import clip_name, source_of
 from audiolm_compress.data.stream import stream_items
 from audiolm_compress.errors import DataError
 
 MAX_PARTS = 255
-MAX_GROUPS = 500
+MAX_GROUPS = 200  # of each annotation; each has two distributions of some 100 KB
 _BATCH = 512
+_SHARE = 32  # entries that a thread takes at once: handing one over costs more than looking for a file
 _TELL_EVERY = 100_000
 _SHORT, _LONG = 1.0, 30.0  # what Whisper's window takes without padding by us, and without cutting
-_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"})
 
 
 def audit(
@@ -71,15 +71,17 @@ def audit(
         raise DataError(f"audit: asked for {len(annotations)} annotations; give 1 to {MAX_PARTS}")
     if content and not audio:
         raise DataError("audit: content is asked for without audio; content is that of the audio files")
-    reader = _Reader([Part(str(name)) for name in annotations], prefix, audio, content, listed, found)
-    with ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
+    parts = [Part(str(name)) for name in annotations]
+    with Ledger() as ledger, ThreadPoolExecutor(workers or 2 * (os.cpu_count() or 1)) as pool:
+        reader = _Reader(parts, ledger, prefix, audio, content, listed, found)
         for place, name in enumerate(annotations):
             items = enumerate(stream_items(name))
             while batch := list(islice(items, _BATCH)):
                 reader.take(place, batch, pool)
-                if reader.parts[place].entries % _TELL_EVERY < len(batch):
-                    tell(f"{name}: {reader.parts[place].entries} entries read")
-    reader.compare()
+                if parts[place].entries % _TELL_EVERY < len(batch):
+                    tell(f"{name}: {parts[place].entries} entries read")
+        tell("looking for repeats")
+        reader.compare()
     return reader.audit
 
 
@@ -98,6 +100,7 @@ class _Reader:
     def __init__(
         self,
         parts: list[Part],
+        ledger: Ledger,
         prefix: str | Path | None,
         audio: bool,
         content: bool,
@@ -108,8 +111,7 @@ class _Reader:
         self.audit = Audit(parts)
         self._prefix, self._audio, self._content = prefix, audio, content
         self._listed, self._found = listed, found
-        self._part = array("B")
-        self._digests = {kind: array("Q") for kind in ("path", "entry", "text and length", "content")}
+        self._ledger = ledger
 
     def take(self, place: int, batch: list[tuple[int, Any]], pool: ThreadPoolExecutor) -> None:
         """Count a batch of one annotation."""
@@ -117,21 +119,36 @@ class _Reader:
         folder = Path(part.name).parent if self._prefix is None else Path(self._prefix)
         checked = [(index, item, entry_problems(item)) for index, item in batch]
         entries = [None if problems else make_entry(item, folder) for _, item, problems in checked]
-        sounds = pool.map(self._listen, entries) if self._audio else [_Sound()] * len(entries)
+        sounds = self._heard(entries, pool) if self._audio else [_Sound()] * len(entries)
         for (index, item, problems), entry, sound in zip(checked, entries, sounds, strict=True):
             part.entries += 1
-            self._part.append(place)
             if entry is None:
                 path = item.get("path", "") if isinstance(item, dict) else ""
                 self._add(part, Finding(part.name, index, str(path), "unusable entry", "; ".join(problems)))
-                for kept in self._digests.values():
-                    kept.append(0)
+                self._ledger.add(place, 0, 0, 0, 0)
             else:
-                self._count(part, index, entry, sound)
+                seconds = self._count(part, index, entry, sound)
+                text = " ".join(entry.text.lower().split())
+                path = clip_name(entry.path)
+                self._ledger.add(
+                    place,
+                    digest(path),
+                    digest(path, entry.task, entry.Q, entry.texts),
+                    sound.content,
+                    0 if seconds is None or not text else digest(text, round(seconds, 2)),
+                )
+
+    def _heard(self, entries: list[Entry | None], pool: ThreadPoolExecutor) -> list[_Sound]:
+        shares = [entries[start : start + _SHARE] for start in range(0, len(entries), _SHARE)]
+        heard = pool.map(lambda share: [self._listen(entry) for entry in share], shares)
+        return list(chain.from_iterable(heard))
 
     def _listen(self, entry: Entry | None) -> _Sound:
         if entry is None:
             return _Sound()
+        outside = entry.outside()
+        if outside:
+            return _Sound(outside)
         reason, header = read_header(entry.file)
         if header is None or not self._content:
             return _Sound(reason, header)
@@ -140,7 +157,8 @@ class _Reader:
         except OSError as error:
             return _Sound(f"cannot be read ({error.strerror or error})")
 
-    def _count(self, part: Part, index: int, entry: Entry, sound: _Sound) -> None:
+    def _count(self, part: Part, index: int, entry: Entry, sound: _Sound) -> float | None:
+        """Count one entry; returns its length in seconds, if it is known."""
         seconds = _told_seconds(entry) if not self._audio else None
         if sound.header is not None:
             seconds = sound.header.seconds
@@ -160,13 +178,7 @@ class _Reader:
             group.seconds.add(seconds)
             if kind := outlier(seconds):
                 self._add(part, Finding(part.name, index, entry.path, kind, f"{seconds:.2f} s"))
-        text = " ".join(entry.text.lower().split())
-        path = clip_name(entry.path)
-        self._digests["path"].append(digest(path))
-        self._digests["entry"].append(digest(path, entry.task, entry.Q, entry.texts))
-        known = seconds is not None and text
-        self._digests["text and length"].append(digest(text, round(seconds or 0, 2)) if known else 0)
-        self._digests["content"].append(sound.content)
+        return seconds
 
     def _group(self, part: Part, entry: Entry) -> Group:
         key = (source_of(entry), entry.task)
@@ -186,23 +198,18 @@ class _Reader:
 
     def compare(self) -> None:
         """Find repeats and leaks, then read once more to name them."""
-        parts = np.frombuffer(self._part, dtype=np.uint8)
-        held: dict[str, Digests] = {
-            kind: np.frombuffer(kept, dtype=np.uint64) for kind, kept in self._digests.items()
-        }
-        paths = held["path"]
-        masks: dict[str, Mask] = {"same entry again": repeats(held["entry"], parts)}
-        masks["same path, other text"] = repeats(paths, parts) & ~masks["same entry again"]
-        leaked = np.zeros(len(parts), dtype=bool)
-        for kind in ("path", "content", "text and length"):
-            if kind != "path":
-                masks[f"same {kind}, other path"] = repeats_elsewhere(held[kind], paths, parts)
-            mask, leaks = shared(held[kind], parts, len(self.parts))
-            masks[f"{kind} in another annotation"] = mask & ~leaked  # each entry once, by its surest sign
-            leaked = leaked | mask
-            if leaks:
-                self.audit.leaks[kind] = leaks
-        self._name(masks)
+        compared = self._ledger.compare(len(self.parts))
+        for kind, pairs in compared.leaks.items():
+            if pairs:
+                self.audit.leaks[kind] = [Shared(*pair, count) for pair, count in sorted(pairs.items())]
+        if compared.marks.any():
+            position = 0
+            for part in self.parts:
+                for index, item in enumerate(stream_items(part.name)):
+                    if position < len(compared.marks) and compared.marks[position]:
+                        for kind in _marked(int(compared.marks[position])):
+                            self._add(part, Finding(part.name, index, item["path"], kind))
+                    position += 1
         if not self._content:
             self.audit.notes.append(
                 "equal audio under different names is not looked for (asked for: content)"
@@ -213,19 +220,23 @@ class _Reader:
                 f"audio files were not looked at; lengths are the entries' own, {unknown} have none"
             )
 
-    def _name(self, masks: dict[str, Mask]) -> None:
-        masks = {kind: mask for kind, mask in masks.items() if mask.any()}
-        if not masks:
-            return
-        marked = np.logical_or.reduce(list(masks.values()))
-        position = 0
-        for part in self.parts:
-            for index, item in enumerate(stream_items(part.name)):
-                if marked[position]:
-                    for kind, mask in masks.items():
-                        if mask[position]:
-                            self._add(part, Finding(part.name, index, item["path"], kind))
-                position += 1
+
+def _marked(marks: int) -> Iterator[str]:
+    """What an entry is found for; a leak once, by its surest sign."""
+    if marks & SAME_ENTRY:
+        yield "same entry again"
+    elif marks & SAME_PATH:
+        yield "same path, other text"
+    if marks & SAME_CONTENT:
+        yield "same content, other path"
+    if marks & SAME_TEXT:
+        yield "same text and length, other path"
+    if marks & PATH_LEAKS:
+        yield "path in another annotation"
+    elif marks & CONTENT_LEAKS:
+        yield "content in another annotation"
+    elif marks & TEXT_LEAKS:
+        yield "text and length in another annotation"
 
 
 def outlier(seconds: float) -> str:
@@ -235,29 +246,6 @@ def outlier(seconds: float) -> str:
     if seconds < _SHORT:
         return f"under {_SHORT:g} s"
     return f"over {_LONG:g} s" if seconds > _LONG else ""
-
-
-def source_of(entry: Entry) -> str:
-    """``source`` of the entry, else the first folder of its path; empty without one.
-
-    >>> source_of(Entry("LibriSpeech/dev/1.flac", Path("x"), "", ()))
-    'LibriSpeech'
-    """
-    named = entry.extras.get("source")
-    if named:
-        return str(named)
-    parts = PurePosixPath(entry.path).parts
-    return parts[0] if len(parts) > 1 else ""
-
-
-def clip_name(path: str) -> str:
-    """What stays of a path when the clip is converted.
-
-    >>> clip_name("a/./b.flac"), clip_name("a/b.wav"), clip_name("a/b.1")
-    ('a/b', 'a/b', 'a/b.1')
-    """
-    pure = PurePosixPath(path)
-    return str(pure.with_suffix("") if pure.suffix.lower() in _SUFFIXES else pure)
 
 
 def _told_seconds(entry: Entry) -> float | None:

@@ -103,44 +103,60 @@ def make_clips(job: Job, folder: Path, form: Form) -> list[Outcome]:
         DataError: a clip cannot be written, or reads back differently. What is wrong with a source is told
             in the outcomes.
     """
+    if not job.cuts:
+        return []
     if isinstance(job.source, Path):
-        return _of_file(job.source, job, folder, form)
-    copy = folder / PARTIAL / f"{hashlib.blake2b(job.source, digest_size=16).hexdigest()}.source"
+        return _of_file(job.source, job.cuts, folder, form)
+    copy = folder / PARTIAL / f"{record(job.cuts[0].name).hex()}.source"
     try:
         copy.write_bytes(job.source)
     except OSError as error:
         raise _unwritten(copy, error.strerror) from error
     try:
-        return _of_file(copy, job, folder, form)
+        return _of_file(copy, job.cuts, folder, form)
     finally:
         copy.unlink()
 
 
-def _of_file(source: Path, job: Job, folder: Path, form: Form) -> list[Outcome]:
+def _of_file(source: Path, cuts: tuple[Cut, ...], folder: Path, form: Form) -> list[Outcome]:
     try:
         origin = content(source) if source.is_file() else ""
     except OSError as error:
-        return [Outcome(cut.name, f"cannot be read ({error.strerror or error})") for cut in job.cuts]
-    problem: str | None = None
+        return [Outcome(cut.name, f"cannot be read ({error.strerror or error})") for cut in cuts]
+    problem, bits = "", 0
     outcomes = []
-    for cut in job.cuts:
+    for cut in cuts:
         made_by = (_VERSION, form.format, form.rate, form.channel, cut.name, cut.start, cut.end, origin)
         target = folder / cut.name
         if origin and cut.known and target.is_file() and record(made_by, content(target)) == cut.known:
             outcomes.append(Outcome(cut.name, record=cut.known, kept=True))
             continue
-        if problem is None:
-            problem = read_header(source)[0]
-        outcomes.append(Outcome(cut.name, problem) if problem else _made(source, cut, target, form, made_by))
+        if not bits and not problem:
+            problem, bits = _looked_at(source)
+        if problem:
+            outcomes.append(Outcome(cut.name, problem))
+            continue
+        written = folder / PARTIAL / f"{record(cut.name).hex()}.{form.format}"
+        outcomes.append(_made(_Reader(source, cut, form, bits), written, target, made_by))
     return outcomes
 
 
-def _made(source: Path, cut: Cut, target: Path, form: Form, made_by: tuple[object, ...]) -> Outcome:
-    folder = target.parents[len(Path(cut.name).parts) - 1]
-    written = folder / PARTIAL / f"{record(cut.name).hex()}.{form.format}"
+def _looked_at(source: Path) -> tuple[str, int]:
+    """Why a source cannot be used, or "", and the bits that its samples are to have."""
+    problem, _ = read_header(source)
+    if problem:
+        return problem, 0
+    try:
+        with soundfile.SoundFile(source) as file:
+            return "", 24 if file.subtype in _MORE_THAN_16_BITS else 16
+    except soundfile.LibsndfileError as error:
+        return f"cannot be decoded as audio ({error.error_string.strip()})", 0
+
+
+def _made(reader: _Reader, written: Path, target: Path, made_by: tuple[object, ...]) -> Outcome:
+    cut, form = reader.cut, reader.form
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        reader = _Reader(source, cut, form)
         meant = hashlib.blake2b()
         try:
             with _Unsynced(
@@ -181,12 +197,10 @@ class _Stream(soundfile.SoundFile):
 class _Reader:
     """Reads one piece of a source as samples of the wanted form, and says what is wrong with it."""
 
-    def __init__(self, source: Path, cut: Cut, form: Form) -> None:
-        self._source, self._cut, self._form = source, cut, form
+    def __init__(self, source: Path, cut: Cut, form: Form, bits: int) -> None:
+        self._source, self.cut, self.form, self.bits = source, cut, form, bits
         self.reason = ""
         self.given = self.clipped = 0
-        with soundfile.SoundFile(source) as file:
-            self.bits = 24 if file.subtype in _MORE_THAN_16_BITS else 16
 
     def blocks(self) -> Iterator[NDArray[np.int32]]:
         """Samples of 32 bits, of which the lower ones are zero; after the last, ``reason`` is known."""
@@ -194,6 +208,8 @@ class _Reader:
             yield from map(self._rounded, self._resampled())
         except soundfile.LibsndfileError as error:
             self.reason = f"cannot be decoded as audio ({error.error_string.strip()})"
+        except OSError as error:
+            self.reason = f"cannot be read ({error.strerror or error})"
 
     def _rounded(self, samples: NDArray[np.float64]) -> NDArray[np.int32]:
         scale = 2.0 ** (self.bits - 1)
@@ -207,10 +223,10 @@ class _Reader:
     def _resampled(self) -> Iterator[NDArray[np.float64]]:
         with soundfile.SoundFile(self._source) as file:
             rate = file.samplerate
-        if rate == self._form.rate:
+        if rate == self.form.rate:
             yield from self._mono()
             return
-        stream = soxr.ResampleStream(rate, self._form.rate, 1, dtype="float64", quality="HQ")
+        stream = soxr.ResampleStream(rate, self.form.rate, 1, dtype="float64", quality="HQ")
         read = made = 0
         for block in self._mono():
             read += len(block)
@@ -220,11 +236,11 @@ class _Reader:
         if self.reason:
             return
         rest = stream.resample_chunk(np.zeros(0), last=True)
-        length = -(-read * self._form.rate // rate)  # rounded up, as librosa and audio.py do; soxr rounds
+        length = -(-read * self.form.rate // rate)  # rounded up, as librosa and audio.py do; soxr rounds
         yield np.pad(rest, (0, max(0, length - made - len(rest))))
 
     def _mono(self) -> Iterator[NDArray[np.float64]]:
-        cut = self._cut
+        cut = self.cut
         with (soundfile.SoundFile if cut.start else _Stream)(self._source) as file:
             rate = file.samplerate
             first = round(cut.start * rate)
@@ -238,7 +254,7 @@ class _Reader:
                 if len(block) == 0:
                     break
                 frames += len(block)
-                mono = block[:, 0] if self._form.channel == "first" else block.mean(axis=1)
+                mono = block[:, 0] if self.form.channel == "first" else block.mean(axis=1)
                 if not np.isfinite(mono).all():
                     self.reason = "holds NaN or infinite samples"
                     return
@@ -246,14 +262,14 @@ class _Reader:
             self.reason = self._shortcoming(frames, wanted, file)
 
     def _shortcoming(self, frames: int, wanted: int, file: soundfile.SoundFile) -> str:
-        if self._cut.end is not None:
+        if self.cut.end is not None:
             missing = (wanted - frames) / file.samplerate
             end = f"ends {missing:.2f} s before the piece does"
             return end if frames == 0 or missing > _MISSING_SECONDS else ""
         if frames > most_frames(file.samplerate):
             return "goes on for longer than a header may say; cut it into clips"
         promised = promised_frames(self._source, file.frames)
-        if frames < promised and not self._cut.start:
+        if frames < promised and not self.cut.start:
             return f"truncated: {promised} frames are promised, {frames} could be read"
         return "" if frames else "no samples in the file"
 

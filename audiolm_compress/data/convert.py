@@ -22,10 +22,10 @@ from audiolm_compress.data.annotation_writer import (
     left_out_path,
     written_annotation,
 )
-from audiolm_compress.data.audit import clip_name
 from audiolm_compress.data.clip_file import Cut, Form, Job, make_clips
-from audiolm_compress.data.records import opened_records
+from audiolm_compress.data.records import PARTIAL, opened_records
 from audiolm_compress.data.repeats import digest
+from audiolm_compress.data.strata import clip_name
 from audiolm_compress.data.stream import stream_items
 from audiolm_compress.data.workers import in_processes
 from audiolm_compress.errors import DataError
@@ -168,6 +168,8 @@ def _checked(annotation: Path, origin: Path, form: Form) -> int:
         reasons = entry_problems(item, require_texts=False) or _expansion_problems(item)
         for path in () if reasons else _paths(item):
             name = _clip(path, form)
+            if name.startswith(f"{PARTIAL}/"):
+                reasons.append(f"{path!r} lies in a folder named {PARTIAL}, which is for unfinished files")
             first = names.setdefault(digest(name), digest(str(PurePosixPath(path))))
             if first != digest(str(PurePosixPath(path))):
                 reasons.append(f"{path!r} and another file would both become {name!r}; rename one")

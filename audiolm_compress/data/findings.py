@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from audiolm_compress.data.repeats import Shared
@@ -80,10 +79,3 @@ class Audit:
     leaks: dict[str, list[Shared]] = field(default_factory=dict)
     examples: dict[str, list[Finding]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-def all_groups(found: Audit) -> Iterator[tuple[Part, str, str, Group]]:
-    """Every group with its annotation, largest first within it."""
-    for part in found.parts:
-        for (source, task), group in sorted(part.groups.items(), key=lambda pair: -pair[1].entries):
-            yield part, source, task, group

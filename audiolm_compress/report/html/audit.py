@@ -7,28 +7,33 @@ from collections.abc import Sequence
 from audiolm_compress import __version__
 from audiolm_compress.data.findings import Audit
 from audiolm_compress.data.tally import Tally
-from audiolm_compress.report.audit import SHOWN_GROUPS, in_words, named_groups, sections
+from audiolm_compress.report.audit import in_words, labels, named_groups, sections, short_names
 from audiolm_compress.report.html.bars import Bar, Group, bars
 from audiolm_compress.report.html.charts import figure, legend
 from audiolm_compress.report.html.frame import document
 from audiolm_compress.report.html.markup import Markup, bullets, element, fold, foreign, joined, table
 
 _SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 60.0, 300.0)
+_GROUPS = 40
 _WORDS = (0.0, 1.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
 
 
 def page(found: Audit) -> str:
     """The whole document."""
-    tables = {section.title: section for section in sections(found)}
+    tables = {section.title: section for section in sections(found, _GROUPS)}
     shown = {
         title: element(
             "div",
-            table(section.header, [[foreign(cell) for cell in row] for row in section.body], label=title),
+            table(
+                [name.replace("\n", ", ") for name in section.header],
+                [[foreign(cell) for cell in row] for row in section.body],
+                label=title,
+            ),
             class_="panel",
         )
         for title, section in tables.items()
     }
-    names = [part.name for part in found.parts]
+    names = labels(found.parts)
     entries = sum(part.entries for part in found.parts)
     parts = {
         "Summary": shown.pop("Annotations"),
@@ -47,7 +52,7 @@ def page(found: Audit) -> str:
     }
     return document(
         "Data audit",
-        f"{entries} entries in {', '.join(names)}.",
+        f"{entries} entries in {', '.join(part.name for part in found.parts)}.",
         parts,
         kind="Data audit",
         version=__version__,
@@ -55,11 +60,15 @@ def page(found: Audit) -> str:
 
 
 def _examples(found: Audit) -> Markup:
+    names = short_names(found)
     folds = []
     for kind, examples in found.examples.items():
         total = sum(part.findings[kind] for part in found.parts)
         folds.append(
-            fold(f"{kind}: {len(examples)} of {total}", bullets(foreign(in_words(one)) for one in examples))
+            fold(
+                f"{kind}: {len(examples)} of {total}",
+                bullets(foreign(in_words(one, names)) for one in examples),
+            )
         )
     return joined(folds)
 
@@ -92,6 +101,6 @@ def _shares(title: str, names: Sequence[str], tallies: Sequence[Tally], edges: S
 
 def _groups(found: Audit) -> Markup:
     title = "Entries by source and task"
-    held = named_groups(found)[:SHOWN_GROUPS]
+    held = named_groups(found)[:_GROUPS]
     groups = [Group(name, (Bar(name, group.entries, f"{group.entries}", 0),)) for name, group in held]
     return element("div", figure(title, bars(title, groups)), class_="panel")
