@@ -165,12 +165,12 @@ def _made(reader: _Reader, written: Path, target: Path, made_by: tuple[object, .
                 for block in reader.blocks():
                     meant.update(block.tobytes())
                     file.write(block)
+            if reader.reason:
+                return Outcome(cut.name, reader.reason)
+            if _decoded(written) != (reader.given, meant.digest()):
+                raise _unwritten(target, "it reads back differently; is the disk full?")
         except soundfile.LibsndfileError as error:
             raise _unwritten(target, error.error_string.strip()) from error
-        if reader.reason:
-            return Outcome(cut.name, reader.reason)
-        if _decoded(written) != (reader.given, meant.digest()):
-            raise _unwritten(target, "it reads back differently; is the disk full?")
         made = record(made_by, content(written))
         written.replace(target)
     except OSError as error:
