@@ -53,6 +53,9 @@ def own(tmp_path: Path) -> Path:
             columns["audio"][0] = {"bytes": b"no audio", "path": "2.wav"}
         path = tmp_path / "own" / "data" / f"train-0000{part}-of-00002.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if part == 0:  # as the library writes files that are not embedded
+            (path.parent / "0.wav").write_bytes(wav(0))
+            columns["audio"][0] = {"bytes": None, "path": str(path.parent / "0.wav")}
         parquet.write_table(arrow.table(columns).replace_schema_metadata(told), path)
     return tmp_path / "own"
 
@@ -113,17 +116,6 @@ def test_paths_are_those_of_the_data_set(tmp_path: Path) -> None:
         "2 x its path is no file of the data set",
         "1 x missing",
     ]
-
-
-# Its reader leaves metadata.csv open.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_audio_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "set"
-    (folder / "test").mkdir(parents=True)
-    (folder / "test/1.wav").write_bytes(wav(1))
-    (folder / "test/metadata.csv").write_text("file_name,text\n1.wav,one\n")
-    done = prepare(offer(str(folder), "test", "asr"), tmp_path / "a.json", tmp_path / "clips")
-    assert [entry["text"] for entry in entries(done.annotation)] == ["one"]
 
 
 def test_what_cannot_be_read_is_told(own: Path, tmp_path: Path) -> None:
