@@ -60,7 +60,7 @@ def main() -> None:
     from audiolm_compress.measurement.environment import describe_environment  # torch would count as memory
 
     content = {"schema": 1, "limit_bytes": LIMIT_BYTES, "indexes": measured}
-    write_result(asked.out, {**content, "environment": describe_environment("cpu")})
+    write_result(asked.out, {**content, "environment": describe_environment("cpu", 0)})
 
 
 def measure(entries: int) -> dict[str, Any]:

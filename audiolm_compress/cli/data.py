@@ -22,7 +22,6 @@ Examples:
   audiolm-compress data sample train.json --clips 256 --out calibration.json
   audiolm-compress data split all.json --parts train=0.9,test=0.1
 """
-_GROUPS = 8  # sources and tasks on a terminal; the page shows more, the JSON all
 _AUDIT = """\b
 Examples:
   audiolm-compress data audit train.json --prefix /data/audio
@@ -60,6 +59,13 @@ data.add_command(split)
     show_default=True,
     help="Findings of each kind that are listed.",
 )
+@click.option(
+    "--groups",
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+    help="Sources and tasks in the table, the largest; the page shows more, the JSON all.",
+)
 @click.option("--findings", type=click.Path(dir_okay=False), help="Write every finding to this CSV file.")
 @click.option("--html", type=click.Path(dir_okay=False), help="Write a page with plots to this file.")
 @click.option("--workers", type=click.IntRange(min=1), help="Files read at a time. Default: two a core.")
@@ -71,6 +77,7 @@ def audit(
     audio: bool,
     content: bool,
     listed: int,
+    groups: int,
     findings: str | None,
     html: str | None,
     workers: int | None,
@@ -107,9 +114,9 @@ def audit(
 
     def show() -> None:
         console = Console(highlight=False)
-        for made in on_terminal(sections(found, _GROUPS)):
+        for made in on_terminal(sections(found, groups)):
             console.print(made)
-        for line in lines(found, _GROUPS):
+        for line in lines(found, groups):
             console.print(f"- {line}", markup=False)
 
     give(json_file, lambda: to_json(found), show)

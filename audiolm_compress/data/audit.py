@@ -80,7 +80,8 @@ def audit(
                 reader.take(place, batch, pool)
                 if parts[place].entries % _TELL_EVERY < len(batch):
                     tell(f"{name}: {parts[place].entries} entries read")
-        tell("looking for repeats")
+        if sum(part.entries for part in parts) >= _TELL_EVERY:
+            tell("looking for repeats")
         reader.compare()
     return reader.audit
 
