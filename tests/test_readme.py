@@ -97,7 +97,11 @@ def test_every_pass_is_listed() -> None:
 @pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: " ".join(arguments)[:40])
 def test_commands_are_understood(arguments: list[str]) -> None:
     """With --help in the place of the work: unknown commands and options fail."""
-    path = arguments[: 2 if isinstance(cli.commands[arguments[0]], click.Group) else 1]
+    command: click.Command = cli
+    path: list[str] = []
+    while isinstance(command, click.Group):
+        path.append(arguments[len(path)])
+        command = command.commands[path[-1]]
     known = CliRunner().invoke(cli, [*path, "--help"])
     assert known.exit_code == 0
     for option in (argument for argument in arguments if argument.startswith("--")):

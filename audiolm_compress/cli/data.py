@@ -21,6 +21,8 @@ Examples:
   audiolm-compress data audit train.json test.json --html audit.html
   audiolm-compress data sample train.json --clips 256 --out calibration.json
   audiolm-compress data split all.json --parts train=0.9,test=0.1
+  audiolm-compress data prepare librispeech LibriSpeech --split test-clean --out test.json
+  audiolm-compress data convert train.json --out flac16
 """
 _AUDIT = """\b
 Examples:
