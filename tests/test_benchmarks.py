@@ -1,8 +1,9 @@
-"""The benchmark of kernels compares products that compute the same, and hides none that is faster."""
+"""Benchmarks compare what computes the same, hide nothing that is faster, and put in the faults they tell."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from audiolm_compress.data.audit import audit
 from audiolm_compress.quantization import Scheme
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -63,3 +65,19 @@ def test_a_slower_choice_gets_its_note(script: ModuleType, chosen: list[float], 
     assert found["note"] == note
     assert found["ratio"] == pytest.approx(sorted(chosen)[1] / 2, abs=1e-3)
     assert found["fastest"] == ("chosen" if chosen[0] < 1.01 else "other")
+
+
+@pytest.mark.parametrize("script", ["audit"], indirect=True)
+def test_the_index_holds_the_faults_that_are_told(script: ModuleType, tmp_path: Path) -> None:
+    entries = 12_000
+    assert script.make_audio(tmp_path, entries) == entries // script.AUDIO_SHARE
+    expected = script.make_indexes(tmp_path, entries)
+    found = audit([tmp_path / "train.json", tmp_path / "test.json"], audio=False).parts[0].findings
+    assert all(expected.values()) and {kind: found[kind] for kind in expected} == expected
+
+
+def test_the_largest_index_stayed_under_a_gibibyte() -> None:
+    content = json.loads((BENCHMARKS / "results" / "audit.json").read_text(encoding="utf-8"))
+    largest = content["indexes"][-1]
+    assert largest["entries"] >= 1_600_000
+    assert all(command["peak_bytes"] < 2**30 for command in largest["commands"].values())

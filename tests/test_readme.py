@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import pytest
 import soundfile
 import yaml
@@ -98,7 +99,12 @@ def test_every_pass_is_listed() -> None:
 @pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: " ".join(arguments)[:40])
 def test_commands_are_understood(arguments: list[str]) -> None:
     """With --help in the place of the work: unknown commands and options fail."""
-    known = CliRunner().invoke(cli, [arguments[0], "--help"])
+    command: click.Command = cli
+    path: list[str] = []
+    while isinstance(command, click.Group):
+        path.append(arguments[len(path)])
+        command = command.commands[path[-1]]
+    known = CliRunner().invoke(cli, [*path, "--help"])
     assert known.exit_code == 0
     for option in (argument for argument in arguments if argument.startswith("--")):
         assert option in known.output
@@ -121,9 +127,10 @@ def test_questions_are_answered(workplace: Path, name: str) -> None:
     assert done.output.strip() or name == "ask"
 
 
-def test_scores_of_answers_are_those_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["score", "data"])
+def test_commands_print_what_is_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    (block,) = [block for block in blocks("text") if block.startswith("$ audiolm-compress score")]
+    (block,) = [block for block in blocks("text") if block.startswith(f"$ audiolm-compress {name}")]
     command, shown = block.split("\n", 1)
     done = CliRunner().invoke(cli, shlex.split(command)[2:], env={"COLUMNS": "80"})
     assert done.exit_code == 0, done.output

@@ -22,6 +22,7 @@ from audiolm_compress.cli.answer import ask, caption, transcribe
 from audiolm_compress.cli.bench import bench
 from audiolm_compress.cli.compare import compare
 from audiolm_compress.cli.completion import PROGRAM, completion
+from audiolm_compress.cli.data import data
 from audiolm_compress.cli.doctor import doctor
 from audiolm_compress.cli.efficiency import efficiency
 from audiolm_compress.cli.evaluate import evaluate
@@ -73,6 +74,7 @@ SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "Use a model": (transcribe, caption, ask, export),
     "Measure and compare": (bench, compare, evaluate, score, validate, efficiency),
     "Train": (train,),
+    "Prepare data": (data,),
     "This installation": (doctor, completion),
 }
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from audiolm_compress.data.stream import stream_items
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.errors import DataError
-from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes, linked_outside, parse_json, read_text
+from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes, linked_outside
 
-_BYTES = 2 * 2**30  # 1.6 million entries have 0.5 GB
+_BYTES = 2 * 2**30  # of a file whose entries are all kept; 1.6 million have 0.5 GB
 _KNOWN = ("path", "text", "texts", "task", "testset_id", "Q")
 # A clip without speech or sound worth a caption is no reference, but a question may stand without an answer.
 _KINDS_WITH_REFERENCE = ("asr", "aac")
@@ -77,14 +78,15 @@ def read_annotation(
     """
     path = Path(path)
     folder = path.parent if prefix is None else Path(prefix)
-    items = _items(path)
     problems: list[str] = []
     entries: list[Entry] = []
     first_use: dict[str, int] = {}
-    for index, item in enumerate(items):
-        reasons = _reasons(item, require_ids, require_texts)
+    read = 0
+    for index, item in enumerate(stream_items(path, limit=_BYTES)):
+        read += 1
+        reasons = entry_problems(item, require_ids=require_ids, require_texts=require_texts)
         if not reasons:
-            entry = _entry(item, folder)
+            entry = make_entry(item, folder)
             if entry.testset_id is not None:
                 used = first_use.setdefault(entry.testset_id, index)
                 if used != index:
@@ -93,36 +95,15 @@ def read_annotation(
         problems += [f"  entry {index}: {reason}" for reason in reasons]
     if problems:
         raise DataError(
-            f"{path}: {len(problems)} problem(s) in {len(items)} entries:\n"
+            f"{path}: {len(problems)} problem(s) in {read} entries:\n"
             + "\n".join(problems)
             + "\nCorrect or remove these entries."
         )
     return entries
 
 
-def _items(path: Path) -> list[Any]:
-    try:
-        text = read_text(path, _BYTES, "utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: annotation file cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a JSON annotation file (no UTF-8 text)") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not an annotation file: {error}") from error
-    try:
-        content = parse_json(text)
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
-    items = content.get("annotation") if isinstance(content, dict) else None
-    if not isinstance(items, list):
-        raise DataError(f'{path}: expected {{"annotation": [...]}}, found no list of that name')
-    if not items:
-        raise DataError(f"{path}: the annotation list is empty; add entries or name another file")
-    return items
-
-
-def _reasons(item: Any, require_ids: bool, require_texts: bool) -> list[str]:
-    """Everything that is wrong with one entry; empty if nothing is."""
+def entry_problems(item: Any, *, require_ids: bool = False, require_texts: bool = True) -> list[str]:
+    """Everything that is wrong with one entry as it stands in the file; empty if nothing is."""
     if not isinstance(item, dict):
         return [f"expected an object, found {type(item).__name__}"]
     reasons = [
@@ -180,7 +161,8 @@ def _texts(item: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
 
 
-def _entry(item: Mapping[str, Any], folder: Path) -> Entry:
+def make_entry(item: Mapping[str, Any], folder: Path) -> Entry:
+    """The entry of an item without problems; ``folder`` is what its path is relative to."""
     texts = _texts(item)
     identity = item.get("testset_id")
     return Entry(

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiolm_compress.data.example import SAMPLE_RATE
-from audiolm_compress.data.truncation import promised_frames, truncation
+from audiolm_compress.data.header import MOST_HOURS, most_frames, read_header
+from audiolm_compress.data.truncation import promised_frames
 from audiolm_compress.errors import DataError
 
 Channel = Literal["first", "mean"]
@@ -29,12 +30,6 @@ SILENCE_PEAK = 2.0**-14
 # Samples kept beyond the cut, so that the resampling filter sees what followed there.
 _MARGIN_SECONDS = 1
 _BLOCK_SAMPLES = 1 << 18  # of all channels
-# What a header may say. Shorter clips are padded to a second and arrays have a place for every channel, so
-# that either number would become memory; and a few bytes of flac stand for hours of silence.
-_RATES = (1_000, 768_000)
-_CHANNELS = 64
-_HOURS = 4
-_BYTES = 4 * 2**30  # the most that a wav can have
 
 
 @dataclass(frozen=True)
@@ -71,38 +66,7 @@ def load_audio(path: str | Path, *, channel: Channel = "first") -> Audio:
 
 def audio_problem(path: Path) -> str:
     """Why a file cannot be used, as far as shows without decoding it; "" if nothing does."""
-    try:
-        if not path.is_file():
-            return "not a file" if path.exists() else "missing"
-        if path.stat().st_size == 0:
-            return "empty file"
-        if path.stat().st_size > _BYTES:
-            return f"has {path.stat().st_size} bytes, more than {_BYTES}; cut it into clips"
-        if path.suffix.lower() == ".raw":
-            return "has no header that tells its sampling rate; save it as wav"
-        cut = truncation(path)
-        if cut is not None:
-            return cut
-        with soundfile.SoundFile(path) as file:
-            return _header_problem(path, file)
-    except soundfile.LibsndfileError as error:
-        return f"cannot be decoded as audio ({error.error_string.strip()})"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
-
-
-def _header_problem(path: Path, file: soundfile.SoundFile) -> str:
-    if not _RATES[0] <= file.samplerate <= _RATES[1]:
-        return f"has a sampling rate of {file.samplerate} Hz, expected {_RATES[0]} to {_RATES[1]}"
-    if file.channels > _CHANNELS:
-        return f"has {file.channels} channels, expected at most {_CHANNELS}"
-    if promised_frames(path, file.frames) > _most_frames(file.samplerate):
-        return f"promises {file.frames} frames, more than {_HOURS} hours; cut it into clips"
-    return ""
-
-
-def _most_frames(rate: int) -> int:
-    return _HOURS * 3600 * rate
+    return read_header(path)[0]
 
 
 def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:
@@ -116,8 +80,8 @@ def try_audio(path: Path, channel: Channel) -> tuple[str, Audio | None]:
         return f"cannot be decoded as audio ({error.error_string.strip()})", None
     except OSError as error:
         return f"cannot be read ({error.strerror or error})", None
-    if frames > _most_frames(rate):
-        return f"goes on for more than {_HOURS} hours; cut it into clips", None
+    if frames > most_frames(rate):
+        return f"goes on for more than {MOST_HOURS} hours; cut it into clips", None
     if frames < promised:
         return f"truncated: {promised} frames are promised, {frames} could be read", None
     if frames == 0:
@@ -144,7 +108,7 @@ def _decode(path: Path, channel: Channel) -> tuple[NDArray[np.float64], int, int
     with _Stream(path) as file:
         limit = (MAX_SECONDS + _MARGIN_SECONDS) * file.samplerate
         size = max(1, _BLOCK_SAMPLES // file.channels)
-        while frames <= _most_frames(file.samplerate):
+        while frames <= most_frames(file.samplerate):
             block = file.read(size, dtype="float64", always_2d=True)
             if len(block) == 0:
                 break

@@ -13,6 +13,7 @@ from typing import Any
 from audiolm_compress.untrusted.text import TEXT_BYTES, read_text
 
 DEPTH = 64  # nothing that this package reads is nested deeper
+_TOO_DEEP = f"nested deeper than {DEPTH} levels"
 
 
 def parse_json(text: str) -> Any:
@@ -24,9 +25,23 @@ def parse_json(text: str) -> Any:
     try:
         content = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
-        raise ValueError(f"nested deeper than {DEPTH} levels") from None
+        raise ValueError(_TOO_DEEP) from None
     _check_depth(content)
     return content
+
+
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at a place of a text, and the place behind it.
+
+    Raises:
+        ValueError: as :func:`parse_json`; also where the text ends within the value.
+    """
+    try:
+        content, end = _DECODER.raw_decode(text, start)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _check_depth(content)
+    return content, end
 
 
 def read_json(path: Path, limit: int = TEXT_BYTES) -> Any:
@@ -71,4 +86,7 @@ def _check_depth(content: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"nested deeper than {DEPTH} levels")
+    raise ValueError(_TOO_DEEP)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number, parse_float=_finite)

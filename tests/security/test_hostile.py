@@ -6,16 +6,19 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import PurePosixPath, PureWindowsPath
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import dynamic_module_utils
 
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.guarded import CODE_ALLOWED
 from audiolm_compress.salmonn.load import load_model
-from audiolm_compress.untrusted import OUTSIDE_ALLOWED
+from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes
 
 from .conftest import Clean
 from .hostile import (
@@ -39,6 +42,14 @@ def test_a_hostile_file_is_refused(
     with bounded(), pytest.raises(AudioLMError, match=kind.reason):
         kind.read(made)
     assert not (clean.place / "executed").exists()
+
+
+@given(st.text(st.sampled_from("a./\\:\0 C"), max_size=8))
+def test_paths_that_stay_are_those_of_pathlib(name: str) -> None:
+    """What is let through without parsing is what parsing lets through."""
+    kinds = PurePosixPath(name), PureWindowsPath(name)
+    leaves = "\0" in name or any(kind.anchor or ".." in kind.parts for kind in kinds)
+    assert bool(escapes(name)) == leaves
 
 
 def test_the_clean_files_are_read(clean: Clean) -> None:

@@ -1,0 +1,81 @@
+"""What an audit found: counts, distributions and findings, of a size that does not grow with the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from audiolm_compress.data.repeats import Shared
+from audiolm_compress.data.tally import Tally
+
+OTHERS = "others"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that looks wrong.
+
+    Attributes:
+        annotation: the file.
+        index: of the entry, from 0.
+        path: as the entry has it; empty where it has none.
+        kind: such as ``missing file``; what findings are counted by.
+        detail: what was found.
+    """
+
+    annotation: str
+    index: int
+    path: str
+    kind: str
+    detail: str = ""
+
+
+@dataclass
+class Group:
+    """Entries of one source and task."""
+
+    entries: int = 0
+    seconds: Tally = field(default_factory=Tally)
+    words: Tally = field(default_factory=Tally)
+
+
+@dataclass
+class Part:
+    """One annotation.
+
+    Attributes:
+        name: its path.
+        entries: all, also those that cannot be used.
+        seconds: lengths of the clips whose length is known.
+        words: of all reference texts.
+        rates: clips by samples a second.
+        channels: clips by number of channels.
+        groups: by (source, task).
+        findings: number of each kind.
+    """
+
+    name: str
+    entries: int = 0
+    seconds: Tally = field(default_factory=Tally)
+    words: Tally = field(default_factory=Tally)
+    rates: Counter[int] = field(default_factory=Counter)
+    channels: Counter[int] = field(default_factory=Counter)
+    groups: dict[tuple[str, str], Group] = field(default_factory=dict)
+    findings: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Audit:
+    """Everything that was found.
+
+    Attributes:
+        parts: one for each annotation.
+        leaks: by kind, what annotations share; each two that share something.
+        examples: the first findings of each kind.
+        notes: what the figures do not tell.
+    """
+
+    parts: list[Part]
+    leaks: dict[str, list[Shared]] = field(default_factory=dict)
+    examples: dict[str, list[Finding]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)

@@ -1,0 +1,108 @@
+"""Digests of any number of entries in a file on disk, and what repeats among them in bounded memory.
+
+Equal digests have equal remainders: by these the rows are taken in buckets of some 100,000, each of
+which is compared in memory (Knuth, The Art of Computer Programming 3, section 6.5, "bucket"). One byte an
+entry, its marks, is all that grows with their number.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audiolm_compress.data.repeats import repeats, repeats_elsewhere, shared
+
+KINDS = ("path", "entry", "content", "text and length")
+SAME_ENTRY, SAME_PATH, SAME_CONTENT, SAME_TEXT, PATH_LEAKS, CONTENT_LEAKS, TEXT_LEAKS = (
+    1 << bit for bit in range(7)
+)
+_LEAKS = {"path": PATH_LEAKS, "content": CONTENT_LEAKS, "text and length": TEXT_LEAKS}
+_AGAIN = {"path": SAME_PATH, "entry": SAME_ENTRY, "content": SAME_CONTENT, "text and length": SAME_TEXT}
+
+_ROW = struct.Struct("<B4Q")
+_COLUMNS = np.dtype([("part", "u1"), *((kind, "<u8") for kind in KINDS)])
+_BUCKET = 1 << 17
+_BLOCK = 1 << 16  # rows read at a time
+_BUFFER = 1 << 20
+
+Rows = NDArray[Any]  # of the type _COLUMNS
+
+
+@dataclass
+class Compared:
+    """What repeats.
+
+    Attributes:
+        marks: bits SAME_ENTRY to TEXT_LEAKS, uint8 [entries].
+        leaks: by kind and pair of parts, how many different digests both hold.
+    """
+
+    marks: NDArray[np.uint8]
+    leaks: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)
+
+
+class Ledger:
+    """One row for each entry, in a temporary file that is gone when the block ends."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=_BUFFER)  # noqa: SIM115  # closed with the ledger
+        self.rows = 0
+
+    def add(self, part: int, path: int, entry: int, content: int, text: int) -> None:
+        """Note the digests of an entry of the annotation ``part``; 0 is "unknown".
+
+        Raises:
+            OSError: no space is left for temporary files.
+        """
+        self._file.write(_ROW.pack(part, path, entry, content, text))
+        self.rows += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def compare(self, parts: int) -> Compared:
+        """Mark what repeats within an annotation, and what several of ``parts`` annotations hold."""
+        found = Compared(np.zeros(self.rows, dtype=np.uint8))
+        for kind in KINDS:
+            for places, rows in self._buckets(kind):
+                digests, part = rows[kind].copy(), rows["part"].copy()
+                elsewhere = kind in ("content", "text and length")
+                again = (
+                    repeats_elsewhere(digests, rows["path"].copy(), part)
+                    if elsewhere
+                    else repeats(digests, part)
+                )
+                found.marks[places[again]] |= _AGAIN[kind]
+                if kind in _LEAKS and parts > 1:
+                    leaking, pairs = shared(digests, part, parts)
+                    found.marks[places[leaking]] |= _LEAKS[kind]
+                    counts = found.leaks.setdefault(kind, Counter())
+                    counts.update({(pair.first, pair.second): pair.count for pair in pairs})
+        return found
+
+    def _buckets(self, kind: str) -> Iterator[tuple[NDArray[np.int64], Rows]]:
+        """(places, rows) whose digests of a kind have the same remainder; all that are equal are together."""
+        count = -(-self.rows // _BUCKET)
+        for bucket in range(count):
+            places, rows = [], []
+            for start, block in self._blocks():
+                kept = np.flatnonzero(block[kind] % count == bucket)
+                places.append(kept + start)
+                rows.append(block[kept])
+            yield np.concatenate(places), np.concatenate(rows)
+
+    def _blocks(self) -> Iterator[tuple[int, Rows]]:
+        self._file.seek(0)
+        for start in range(0, self.rows, _BLOCK):
+            read = self._file.read(min(_BLOCK, self.rows - start) * _ROW.size)
+            yield start, np.frombuffer(read, dtype=_COLUMNS)
