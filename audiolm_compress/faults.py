@@ -35,15 +35,9 @@ def explanation(error: BaseException, where: Path | None = None) -> str | None:
         error: as it was raised.
         where: what was being written, for errors that do not name a file.
     """
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
-    ):
-        return _memory(str(error))
-    number = error.errno if isinstance(error, OSError) else None
-    if number is None and (found := _NUMBER.search(str(error))):
-        number = int(found[1])
-    if number == errno.ENOMEM:
-        return _memory(str(error))
+    if words := out_of_memory(error):
+        return words
+    number = _number(error)
     path = getattr(error, "filename", None) or where
     named = "a file" if path is None else str(path)
     if number in _FULL:
@@ -55,6 +49,14 @@ def explanation(error: BaseException, where: Path | None = None) -> str | None:
     if number == errno.EIO:
         return f"{named}: the disk gave an input/output error; see whether it is sound"
     return None
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """``explanation`` of an error by which memory was lacking; None of any other."""
+    raised = isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error))
+    if not (raised or isinstance(error, MemoryError) or _number(error) == errno.ENOMEM):
+        return None
+    return _memory(str(error))
 
 
 @contextmanager
@@ -73,6 +75,13 @@ def explained(where: Path | None = None) -> Iterator[None]:
         if words is None:
             raise
         raise MachineError(words) from error
+
+
+def _number(error: BaseException) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _NUMBER.search(str(error))
+    return int(found[1]) if found else None
 
 
 def _memory(text: str) -> str:

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from audiolm_compress.errors import AudioLMError
+from audiolm_compress.errors import AudioLMError, MachineError
 from audiolm_compress.faults import explained
 from audiolm_compress.folders import take_place
 from audiolm_compress.locked import locked
@@ -38,9 +38,7 @@ from audiolm_compress.training.shards import on_main
 
 Value = TypeVar("Value")
 _RATE = 200e6  # bytes a second that a plain disk writes; on a faster one keeping only costs less
-_LEAST = (
-    0.5  # seconds that even a small model takes to be written, tokenizer and waiting for the disk included
-)
+_LEAST = 0.5  # seconds that even a small model takes to be written, its tokenizer included
 _LOCK = "lock"
 _FORMER = "former"  # what was at the target, while it and the result change places
 
@@ -53,7 +51,7 @@ class Stages:
         folder: of the stages.
         target: of the run.
         lasting: whether they outlive a run that is cut off.
-        progress: is told what is taken and what is not kept.
+        progress: is told what is taken.
         taken: stages that were not computed again, in words.
     """
 
@@ -62,6 +60,7 @@ class Stages:
     lasting: bool
     progress: Progress
     taken: list[str] = field(default_factory=list)
+    _until: int = 0  # the pass whose model is kept
     _published: bool = False
 
     def newest(self, keys: Sequence[str]) -> list[Step]:
@@ -95,78 +94,64 @@ class Stages:
         record = self._record(position, keys[position])
         which = "pass 1" if position == 1 else f"passes 1 to {position}"
         self._take(which)
-        try:
+        self._until = position
+        with self.valid(keys, position):
             model = load_model(record.with_suffix(""), device=device)
-        except AudioLMError:
-            on_main(record.unlink)
-            raise
-
-        def check() -> None:
-            if tensors_digest(model) != json.loads(record.read_text("utf-8"))["tensors"]:
-                record.unlink()
-                raise AudioLMError(
-                    f"what was kept of {which} in {record.with_suffix('')} has changed since; it is left out "
-                    "when the same command is given again"
-                )
-
-        on_main(check)
+            if tensors_digest(model) != on_main(lambda: json.loads(record.read_text("utf-8"))["tensors"]):
+                raise AudioLMError(f"what was kept of {which} in {record.with_suffix('')} has changed since")
         return model
 
-    def write(self, keys: Sequence[str], steps: Sequence[Step], model: Salmonn) -> Path:
-        """Write the model that passes left. It is only taken again once it is sealed.
+    @contextmanager
+    def valid(self, keys: Sequence[str], position: int) -> Iterator[None]:
+        """Inside, an error means that what was kept of the pass at ``position`` must not be taken again.
+
+        Raises:
+            AudioLMError: the same, and what comes of it.
+        """
+        try:
+            yield
+        except MachineError:
+            raise
+        except AudioLMError as error:
+            self._record(position, keys[position]).unlink(missing_ok=True)
+            raise type(error)(f"{error}; the same command begins without it") from error
+
+    def keep(self, keys: Sequence[str], steps: Sequence[Step], model: Salmonn) -> None:
+        """Write the model that passes left, if what would be lost without it took longer than that will.
+
+        What all passes leave is always written. Models of passes before are removed.
 
         Args:
             keys: as of ``newest``.
             steps: what these passes did.
             model: after them.
 
-        Returns:
-            The folder.
-
         Raises:
             MachineError: it cannot be written.
         """
-        folder = self.model_folder(keys, len(steps))
+        record = self._record(len(steps), keys[len(steps)])
+        folder = record.with_suffix("")
 
-        def save() -> None:
+        def dear() -> bool:
+            spent = sum(step.seconds for step in steps[self._until :])
+            return self.lasting and spent > _LEAST + sum(model.weight_bytes().values()) / _RATE
+
+        def write() -> None:
+            content = {"steps": [asdict(step) for step in steps], "tensors": tensors_digest(model)}
             with explained(folder):
                 store.save(model, folder)
+                self._write(record, content)
+            for path in self.folder.glob("pass*"):
+                if path not in (record, folder):
+                    _remove(path)
 
-        on_main(save)
-        return folder
+        if len(steps) == len(keys) - 1 or on_main(dear):
+            on_main(write)
+            self._until = len(steps)
 
     def model_folder(self, keys: Sequence[str], position: int) -> Path:
         """Where the model after the pass at ``position`` is or will be."""
         return self._record(position, keys[position]).with_suffix("")
-
-    def seal(self, keys: Sequence[str], steps: Sequence[Step], model: Salmonn) -> None:
-        """Let what was written count, and remove the models of passes before; arguments as of ``write``."""
-        record = self._record(len(steps), keys[len(steps)])
-
-        def finish() -> None:
-            content = {"steps": [asdict(step) for step in steps], "tensors": tensors_digest(model)}
-            with explained(record):
-                self._write(record, content)
-            for path in self.folder.glob("pass*"):
-                if path not in (record, record.with_suffix("")):
-                    _remove(path)
-
-        if self.lasting:
-            on_main(finish)
-
-    def keep_if_dear(self, keys: Sequence[str], steps: Sequence[Step], model: Salmonn) -> None:
-        """Write and seal, if what would be lost without it took longer than that will."""
-        if not self.lasting or len(steps) == len(keys) - 1:  # what all leave is written in any case
-            return
-
-        def dear() -> bool:
-            kept = max((self._position(path) for path in self.folder.glob("pass*.json")), default=0)
-            spent = sum(step.seconds for step in steps[kept:])
-            return spent > _LEAST + sum(model.weight_bytes().values()) / _RATE
-
-        if on_main(dear):
-            self.write(keys, steps, model)
-            self.seal(keys, steps, model)
 
     def recalled(
         self,

@@ -138,33 +138,12 @@ def _run(
             "the baseline was measured before this run, on the same machine",
             "the two were not timed in turns: what the machine has drifted since is in the difference",
         ]
-    model = load_model(recipe.baseline, device=device)
-    own = Asking.of(model)
-    keys = on_main(lambda: stage_keys(recipe, model, calibration, training.examples))
+    own, keys = _asking_and_keys(recipe, calibration, training.examples, device)
     measured = Measured(recipe, clips, device, progress, stages)
     if before is None and not recipe.benchmark.latency.interleave:
-        del model  # it must not take the memory that the measured one needs
         progress.stage("measuring the baseline")
         [before] = measured([Model("baseline", recipe.baseline)], keys[0])
-        model = load_model(recipe.baseline, device=device)
-    steps = stages.newest(keys)
-    if steps:
-        del model
-        model = stages.load(keys, steps, device)
-    if len(steps) < len(recipe.passes):
-        steps = apply_passes(
-            model,
-            recipe,
-            calibration,
-            progress,
-            training.examples,
-            done=steps,
-            after=lambda done: stages.keep_if_dear(keys, done, model),
-        )
-        progress.stage("saving")
-        progress.start("saving, loading and comparing the two", 1)
-        model = _reload(model, stages.write(keys, steps, model), calibration)
-        stages.seal(keys, steps, model)
+    model, steps = compressed(recipe, keys, calibration, training.examples, device, progress, stages)
     work = stages.model_folder(keys, len(steps))
     asked = Asking.of(model)
     candidate = Model("candidate", work)
@@ -205,6 +184,46 @@ def _run(
 
     on_main(finish)
     return Result(model, report, target)
+
+
+def _asking_and_keys(
+    recipe: Recipe, calibration: Sequence[Example], training: Sequence[Example], device: str
+) -> tuple[Asking, list[str]]:
+    """Of the baseline, which is in memory only meanwhile: it must not take what is measured next."""
+    model = load_model(recipe.baseline, device=device)
+    return Asking.of(model), on_main(lambda: stage_keys(recipe, model, calibration, training))
+
+
+def compressed(
+    recipe: Recipe,
+    keys: Sequence[str],
+    calibration: Sequence[Example],
+    training: Sequence[Example],
+    device: str,
+    progress: Progress,
+    stages: Stages,
+) -> tuple[Salmonn, list[Step]]:
+    """The model that the recipe's passes leave, as loaded from its folder in ``stages``; and what they did.
+
+    Passes whose outcome is kept there are not applied again. Arguments are those of ``apply_passes`` and
+    ``stage_keys``.
+    """
+    steps = stages.newest(keys)
+    model = stages.load(keys, steps, device) if steps else load_model(recipe.baseline, device=device)
+    if len(steps) == len(recipe.passes):
+        return model, steps
+    steps = apply_passes(
+        model,
+        recipe,
+        calibration,
+        progress,
+        training,
+        done=steps,
+        after=lambda done: stages.keep(keys, done, model),
+    )
+    progress.stage("loading what was saved, and comparing the two")
+    with stages.valid(keys, len(steps)):
+        return _reload(model, stages.model_folder(keys, len(steps)), calibration), steps
 
 
 @dataclass(frozen=True)

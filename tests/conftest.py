@@ -25,6 +25,16 @@ from audiolm_compress.salmonn.upstream import load_upstream
 PARITY = Path(__file__).parent / "fixtures" / "upstream_parity"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves campaigns out unless ``-m`` speaks of them (in addopts, ``-m 'not slow'`` would let them in)."""
+    if "campaign" in config.option.markexpr:
+        return
+    campaigns = [item for item in items if item.get_closest_marker("campaign")]
+    if campaigns:
+        config.hook.pytest_deselected(items=campaigns)
+        items[:] = [item for item in items if item not in campaigns]
+
+
 @pytest.fixture(scope="session")
 def parity() -> Path:
     """The folder of the parity sets."""
