@@ -242,6 +242,12 @@ class Stages:
                 _remove(path)
 
 
+def stages_folder(target: Path) -> Path:
+    """Where the stages of the run that writes ``target`` are."""
+    whole = target.resolve()
+    return whole.with_name(f".{whole.name}.stages")
+
+
 @contextmanager
 def stages_of(target: Path, lasting: bool, progress: Progress) -> Iterator[Stages]:
     """The stages of the run that writes ``target``; no other process may do so meanwhile.
@@ -255,8 +261,7 @@ def stages_of(target: Path, lasting: bool, progress: Progress) -> Iterator[Stage
         AudioLMError: another process writes ``target``, or it cannot be written.
         KeyboardInterrupt: as inside, with how to go on.
     """
-    whole = target.resolve()
-    stages = Stages(whole.with_name(f".{whole.name}.stages"), target, lasting, progress)
+    stages = Stages(stages_folder(target), target, lasting, progress)
     with ExitStack() as stack:
 
         def begin() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -68,64 +68,65 @@ def adding(baseline: Path, *amounts: float, interrupted: bool = False) -> Recipe
     return load_recipe({"name": "sum", "baseline": str(baseline), "passes": passes}, extra_passes=(Add,))
 
 
+@cache
+def loaded(baseline: str) -> Salmonn:
+    return load_model(baseline)
+
+
 def added(
-    recipe: Recipe, out: Path, examples: Sequence[Example], publish: bool = False, lasting: bool = True
+    recipe: Recipe, out: Path, publish: bool = False, lasting: bool = True
 ) -> tuple[Salmonn, list[str]]:
     """The passes of a run, and what was taken."""
-    keys = stage_keys.stage_keys(recipe, load_model(recipe.baseline), examples, ())
+    keys = stage_keys.stage_keys(recipe, loaded(recipe.baseline), (), ())
     with stages_of(out, lasting, Silent()) as stages:
-        model, steps = compressed(recipe, keys, examples, (), "cpu", Silent(), stages)
+        model, steps = compressed(recipe, keys, (), (), "cpu", Silent(), stages)
         assert [step.settings["amount"] for step in steps] == [entry.amount for entry in recipe.passes]  # type: ignore[attr-defined]
         if publish:
             stages.publish(stages.model_folder(keys, len(steps)))
     return model, stages.taken
 
 
-def test_what_failed_goes_on_with_other_settings(
-    baseline: Path, examples: list[Example], tmp_path: Path
-) -> None:
+def test_what_failed_goes_on_with_other_settings(baseline: Path, tmp_path: Path) -> None:
     out = tmp_path / "sum"
     with pytest.raises(PassError, match="pass 3 of 3"):
-        added(adding(baseline, 1, 2, 0), out, examples)
-    model, taken = added(adding(baseline, 1, 2, 4), out, examples, publish=True)
+        added(adding(baseline, 1, 2, 0), out)
+    model, taken = added(adding(baseline, 1, 2, 4), out, publish=True)
     assert taken == ["passes 1 to 2"]
     assert APPLIED == [1, 2, 0, 4]
     assert [path.name for path in tmp_path.iterdir()] == ["sum"]
     assert torch.equal(load_model(out).connector.projection.bias, model.connector.projection.bias)
 
 
-def test_an_interruption_says_how_to_go_on(baseline: Path, examples: list[Example], tmp_path: Path) -> None:
+def test_an_interruption_says_how_to_go_on(baseline: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt, match=r"the model after pass 1, kept in .*\.sum\.stages: the same"):
-        added(adding(baseline, 1, 2, interrupted=True), tmp_path / "sum", examples)
+        added(adding(baseline, 1, 2, interrupted=True), tmp_path / "sum")
     with pytest.raises(KeyboardInterrupt) as caught:  # nothing is kept, so nothing is said or left
-        added(adding(baseline, 1, 2, interrupted=True), tmp_path / "other", examples, lasting=False)
+        added(adding(baseline, 1, 2, interrupted=True), tmp_path / "other", lasting=False)
     assert str(caught.value) == ""
     assert [path.name for path in tmp_path.iterdir()] == [".sum.stages"]
 
 
 def test_a_pass_quicker_than_writing_is_not_kept(
-    baseline: Path, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    baseline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_stages, "_LEAST", 3600.0)
     with pytest.raises(PassError):
-        added(adding(baseline, 1, 0), tmp_path / "sum", examples)
+        added(adding(baseline, 1, 0), tmp_path / "sum")
     assert list(tmp_path.iterdir()) == []
-    added(adding(baseline, 1, 2), tmp_path / "sum", examples)  # but what all passes leave
-    assert added(adding(baseline, 1, 2), tmp_path / "sum", examples)[1] == ["passes 1 to 2"]
+    added(adding(baseline, 1, 2), tmp_path / "sum")  # but what all passes leave
+    assert added(adding(baseline, 1, 2), tmp_path / "sum")[1] == ["passes 1 to 2"]
 
 
-def test_what_was_changed_on_the_disk_is_not_gone_on_from(
-    baseline: Path, examples: list[Example], tmp_path: Path
-) -> None:
+def test_what_was_changed_on_the_disk_is_not_gone_on_from(baseline: Path, tmp_path: Path) -> None:
     out, recipe = tmp_path / "sum", adding(baseline, 1)
-    added(recipe, out, examples)
+    added(recipe, out)
     (weights,) = tmp_path.glob(".sum.stages/pass1-*/model.safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(AudioLMError, match=r"has changed since; the same command begins without it"):
-        added(recipe, out, examples)
-    assert added(recipe, out, examples)[1] == []
+        added(recipe, out)
+    assert added(recipe, out)[1] == []
 
 
 def test_everything_that_decides_the_outcome_is_in_the_keys(
