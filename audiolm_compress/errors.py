@@ -21,3 +21,7 @@ class DataError(AudioLMError):
 
 class PassError(AudioLMError):
     """A pass cannot be applied to this model with these settings."""
+
+
+class MachineError(AudioLMError):
+    """The machine lacks memory, room on a disk, a file that was there, or the right to write."""

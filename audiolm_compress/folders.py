@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,20 +30,54 @@ def whole_folder(target: Path, may_replace: Callable[[Path], bool]) -> Iterator[
     work.chmod(0o755)
     try:
         yield work
-        check_replaceable(target, may_replace)
-        if target.exists():
-            former = work.with_suffix(".former")
-            target.rename(former)
-            try:
-                work.rename(target)
-            except OSError:
-                former.rename(target)
-                raise
-            shutil.rmtree(former)
-        else:
-            work.rename(target)
+        take_place(work, target, may_replace)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def take_place(
+    work: Path, target: Path, may_replace: Callable[[Path], bool], former: Path | None = None
+) -> None:
+    """Put the folder ``work`` in the place of ``target``, once all of it is on the disk.
+
+    Args:
+        work: on the same file system.
+        target: there or not.
+        may_replace: as of ``whole_folder``.
+        former: where what was at ``target`` is while the two change places; default: beside ``work``.
+
+    Raises:
+        AudioLMError: ``target`` is there and must not be replaced.
+    """
+    check_replaceable(target, may_replace)
+    settle(work)
+    if target.exists():
+        former = former or work.with_suffix(".former")
+        target.rename(former)
+        try:
+            work.rename(target)
+        except OSError:
+            former.rename(target)
+            raise
+        shutil.rmtree(former)
+    else:
+        work.rename(target)
+    _sync(target.parent)
+
+
+def settle(folder: Path) -> None:
+    """Wait until the disk has everything in ``folder``: a rename must not outlive what it renames."""
+    for path in folder.rglob("*"):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_replaceable(target: Path, may_replace: Callable[[Path], bool]) -> None:

@@ -8,14 +8,17 @@ It is asked as the candidate is, where passes have changed prompts or decode set
 
 Under ``accelerate launch`` all processes go through the loop in step and share calibration, training and
 answers; the main one alone times the models and writes the folder.
+
+What a stage gives is kept until the run is done, so that one that was cut off goes on (``kept_stages.py``).
 """
 
 from __future__ import annotations
 
+import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as replaced
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,11 @@ import torch
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.fair_baseline import fair_baseline
-from audiolm_compress.folders import check_replaceable, whole_folder
+from audiolm_compress.faults import explained
+from audiolm_compress.kept_stages import Stages, stages_of
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.measurement.process import Model, measure, measure_together
+from audiolm_compress.measurement.process import Model, measure_together
 from audiolm_compress.passes.base import Context, Pass, Progress, Silent
 from audiolm_compress.passes.search import Search
 from audiolm_compress.recipe import Recipe, load_recipe
@@ -36,11 +40,19 @@ from audiolm_compress.rehearsal import rehearse
 from audiolm_compress.reload_check import Behaviour
 from audiolm_compress.report import Report, Step
 from audiolm_compress.report.files import write_report
-from audiolm_compress.run_data import checked_clips, feature_cache, load_calibration, load_training
-from audiolm_compress.salmonn import store
+from audiolm_compress.run_data import (
+    CheckedClips,
+    checked_clips,
+    feature_cache,
+    load_calibration,
+    load_training,
+)
+from audiolm_compress.run_output import check_output
 from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.stage_keys import pass_seed, stage_keys
+from audiolm_compress.training.features import digest
 from audiolm_compress.training.shards import from_main, on_main, own_device
 
 
@@ -68,6 +80,8 @@ def apply_recipe(
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
     before: Measurements | None = None,
+    resume: bool = True,
+    replace: bool = False,
 ) -> Result:
     """Make a smaller model by a recipe, and measure what that cost.
 
@@ -76,16 +90,20 @@ def apply_recipe(
     Args:
         recipe: YAML file, mapping or ``Recipe``.
         baseline: in place of the recipe's; anything that ``load_model`` takes.
-        out: folder to write; default ``out/<recipe name>``. A model folder that is there is replaced in the
-            end; anything else is left alone and stops the run.
+        out: folder to write; default ``out/<recipe name>``. A former result of a recipe of this name is
+            replaced in the end; anything else is left alone and stops the run.
         device: where both models run; default: cuda if there is one.
         overrides: changes to the recipe, such as ``passes.1.bits=3``.
         progress: where to show the state of the run.
         before: measurements of the baseline, if it was measured on this machine by the same settings already,
             as for the trials of a search; then the two are not timed in turns.
+        resume: go on where an earlier call for the same folder was cut off, and keep what is needed to go on
+            after this one. It takes room for two models beside ``out`` until the run is done.
+        replace: ``out`` may hold any model but the baseline.
 
     Raises:
-        AudioLMError: recipe, baseline, data or a pass cannot be used; nothing is written then.
+        AudioLMError: recipe, baseline, data or a pass cannot be used, the machine lacks memory or room, or
+            another process writes the folder; what is at ``out`` is as before then.
 
     Example:
         >>> result = apply_recipe("recipes/gemma2_4bit.yaml")  # doctest: +SKIP
@@ -93,9 +111,21 @@ def apply_recipe(
     """
     recipe = with_baseline(load_recipe(recipe, overrides), baseline)
     target = Path("out", recipe.name) if out is None else Path(out)
-    check_replaceable(target, store.is_model_folder)
+    check_output(target, recipe, replace)
     device = own_device(device)
     progress = progress or Silent()
+    with stages_of(target, resume, progress) as stages, explained():
+        return _run(recipe, target, device, progress, before, stages)
+
+
+def _run(
+    recipe: Recipe,
+    target: Path,
+    device: str,
+    progress: Progress,
+    before: Measurements | None,
+    stages: Stages,
+) -> Result:
     progress.stage("reading the clips")
     calibration = load_calibration(recipe, progress)
     training = load_training(recipe, progress)
@@ -103,55 +133,132 @@ def apply_recipe(
     progress.stage("rehearsal")
     rehearsed = rehearse(recipe, calibration, progress, training.examples)
     notes = [*training.notes, *(f"rehearsal: {note}" for note in rehearsed.notes)]
-    measuring: dict[str, Any] = {"device": device, "seed": recipe.seed, "progress": progress}
-    with _folder_of_all(target) as work:
-        if before is not None:
-            notes += [
-                "the baseline was measured before this run, on the same machine",
-                "the two were not timed in turns: what the machine has drifted since is in the difference",
-            ]
-        elif not recipe.benchmark.latency.interleave:
-            progress.stage("measuring the baseline")
-            before = measure(recipe.baseline, clips, recipe.benchmark, name="baseline", **measuring)
-        model = load_model(recipe.baseline, device=device)
-        own = Asking.of(model)
-        steps = apply_passes(model, recipe, calibration, progress, training.examples)
-        progress.stage("saving")
-        progress.start("saving, loading and comparing the two", 1)
-        on_main(lambda: store.write(model, work))
-        model = _reload(model, work, calibration)
-        asked = Asking.of(model)
-        candidate = Model("candidate", work)
-        progress.stage("measuring")
-        if before is None:
-            baseline_asked = Model("baseline", recipe.baseline, None if asked == own else asked)
-            fair, after = measure_together([baseline_asked, candidate], clips, recipe.benchmark, **measuring)
-            known = [(asked, fair)]
-        else:
-            [after] = measure_together([candidate], clips, recipe.benchmark, **measuring)
-            known = [(own, before)]
-        best = searched_for_itself(recipe, calibration, progress, device)
-        against = fair_baseline(
-            known,
-            own,
-            asked,
-            best,
-            lambda name, asking: measure(
-                recipe.baseline, clips, recipe.benchmark, name=name, asking=asking, **measuring
-            ),
-        )
-        report = Report.of(
-            against.fair,
-            replace(after, source=str(target)),
-            steps=steps,
-            environment=describe_environment(device, recipe.seed) | {"data": after.environment["data"]},
-            goals=recipe.goals,
-            further=against.further,
-            notes=[*against.notes, *notes],
-        )
-        report = from_main(report)  # seconds and devices are those of each process
-        on_main(lambda: write_report(report, recipe, work))
+    if before is not None:
+        notes += [
+            "the baseline was measured before this run, on the same machine",
+            "the two were not timed in turns: what the machine has drifted since is in the difference",
+        ]
+    own, keys = _asking_and_keys(recipe, calibration, training.examples, device)
+    measured = Measured(recipe, clips, device, progress, stages)
+    if before is None and not recipe.benchmark.latency.interleave:
+        progress.stage("measuring the baseline")
+        [before] = measured([Model("baseline", recipe.baseline)], keys[0])
+    model, steps = compressed(recipe, keys, calibration, training.examples, device, progress, stages)
+    work = stages.model_folder(keys, len(steps))
+    asked = Asking.of(model)
+    candidate = Model("candidate", work)
+    progress.stage("measuring")
+    if before is None:
+        baseline_asked = Model("baseline", recipe.baseline, None if asked == own else asked)
+        fair, after = measured([baseline_asked, candidate], keys[-1])
+        known = [(asked, fair)]
+    else:
+        [after] = measured([candidate], keys[-1])
+        known = [(own, before)]
+    best = searched_for_itself(recipe, calibration, progress, device, stages, keys[-1])
+    against = fair_baseline(
+        known,
+        own,
+        asked,
+        best,
+        lambda name, asking: measured([Model(name, recipe.baseline, asking)], keys[0])[0],
+    )
+    if stages.taken:
+        taken = ", ".join(stages.taken)
+        notes.append(f"this run went on where one had been cut off; taken from there as it was: {taken}")
+    report = Report.of(
+        against.fair,
+        replaced(after, source=str(target)),
+        steps=steps,
+        environment=describe_environment(device, recipe.seed) | {"data": after.environment["data"]},
+        goals=recipe.goals,
+        further=against.further,
+        notes=[*against.notes, *notes],
+    )
+    report = from_main(report)  # seconds and devices are those of each process
+
+    def finish() -> None:
+        with explained(work):
+            write_report(report, recipe, work)
+        stages.publish(work)
+
+    on_main(finish)
     return Result(model, report, target)
+
+
+def _asking_and_keys(
+    recipe: Recipe, calibration: Sequence[Example], training: Sequence[Example], device: str
+) -> tuple[Asking, list[str]]:
+    """Of the baseline, which is in memory only meanwhile: it must not take what is measured next."""
+    model = load_model(recipe.baseline, device=device)
+    return Asking.of(model), on_main(lambda: stage_keys(recipe, model, calibration, training))
+
+
+def compressed(
+    recipe: Recipe,
+    keys: Sequence[str],
+    calibration: Sequence[Example],
+    training: Sequence[Example],
+    device: str,
+    progress: Progress,
+    stages: Stages,
+) -> tuple[Salmonn, list[Step]]:
+    """The model that the recipe's passes leave, as loaded from its folder in ``stages``; and what they did.
+
+    Passes whose outcome is kept there are not applied again. Arguments are those of ``apply_passes`` and
+    ``stage_keys``.
+    """
+    steps = stages.newest(keys)
+    model = stages.load(keys, steps, device) if steps else load_model(recipe.baseline, device=device)
+    if len(steps) == len(recipe.passes):
+        return model, steps
+    steps = apply_passes(
+        model,
+        recipe,
+        calibration,
+        progress,
+        training,
+        done=steps,
+        after=lambda done: stages.keep(keys, done, model),
+    )
+    progress.stage("loading what was saved, and comparing the two")
+    with stages.valid(keys, len(steps)):
+        return _reload(model, stages.model_folder(keys, len(steps)), calibration), steps
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Measures models as a recipe says, unless the run that was cut off has done so on this machine."""
+
+    recipe: Recipe
+    clips: CheckedClips
+    device: str
+    progress: Progress
+    stages: Stages
+
+    def __call__(self, models: Sequence[Model], key: str) -> list[Measurements]:
+        """The measurements of ``models``, measured together; what they are made of is in ``key``."""
+        recipe, names = self.recipe, " and ".join(model.name for model in models)
+        asked = [None if model.asking is None else model.asking.model_dump_json() for model in models]
+        benchmark = recipe.benchmark.model_dump_json()
+
+        def measure() -> list[Measurements]:
+            return measure_together(
+                models,
+                self.clips.source,
+                recipe.benchmark,
+                device=self.device,
+                seed=recipe.seed,
+                progress=self.progress,
+            )
+
+        return self.stages.recalled(
+            f"measurements of {names}",
+            digest(key, names, *asked, benchmark, self.clips.digest, recipe.seed, platform.node()),
+            measure,
+            lambda found: [one.to_dict() for one in found],
+            lambda content: [Measurements.from_dict(one) for one in content],
+        )
 
 
 def apply_passes(
@@ -161,6 +268,8 @@ def apply_passes(
     progress: Progress,
     training: Sequence[Example] = (),
     only: type[Pass] = Pass,
+    done: Sequence[Step] = (),
+    after: Callable[[Sequence[Step]], None] = lambda steps: None,
 ) -> list[Step]:
     """Apply the recipe's passes to ``model`` in place, in order; each has its own seed.
 
@@ -171,6 +280,8 @@ def apply_passes(
         progress: shows a line a pass.
         training: clips that passes which learn get besides; without them they learn from ``calibration``.
         only: passes of other types are left out; positions and seeds stay.
+        done: of passes that ``model`` has behind it; the recipe's next one is the first to be applied.
+        after: is called after each pass with what was done so far.
 
     Raises:
         PassError: a pass is impossible here; says its position and what was done before it.
@@ -180,35 +291,51 @@ def apply_passes(
     def reference() -> Salmonn:
         return load_model(recipe.baseline, device=model.device)
 
-    steps: list[Step] = []
+    steps = list(done)
     with feature_cache(recipe) as features:
         for position, entry in enumerate(recipe.passes, start=1):
-            if not isinstance(entry, only):
+            if position <= len(done) or not isinstance(entry, only):
                 continue
             begin = time.monotonic()
             progress.stage(f"pass {position} of {len(recipe.passes)}: {entry.kind}")
-            seed = recipe.seed * 1_000 + position
+            seed = pass_seed(recipe, position)
             rng = torch.Generator().manual_seed(seed)
             context = Context(calibration, rng, reference, progress, training, features)
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 with at_pass(recipe, position):
-                    done = entry.apply(model, context)
-            steps.append(Step.of(entry, done, time.monotonic() - begin, model.weight_bytes()))
-            progress.note(f"{sum(steps[-1].weight_bytes.values()) / 2**20:.2f} MiB; {done.summary}")
+                    told = entry.apply(model, context)
+            steps.append(Step.of(entry, told, time.monotonic() - begin, model.weight_bytes()))
+            progress.note(f"{sum(steps[-1].weight_bytes.values()) / 2**20:.2f} MiB; {told.summary}")
+            after(steps)
     return steps
 
 
 def searched_for_itself(
-    recipe: Recipe, calibration: Sequence[Example], progress: Progress, device: str
+    recipe: Recipe,
+    calibration: Sequence[Example],
+    progress: Progress,
+    device: str,
+    stages: Stages,
+    key: str,
 ) -> Asking | None:
     """What the recipe's searches without its other passes find for the baseline; None if it has none."""
     if not any(isinstance(entry, Search) for entry in recipe.passes):
         return None
-    progress.stage("searching for the baseline as well")
-    model = load_model(recipe.baseline, device=device)
-    apply_passes(model, recipe, calibration, progress, only=Search)
-    return Asking.of(model)
+
+    def search() -> Asking:
+        progress.stage("searching for the baseline as well")
+        model = load_model(recipe.baseline, device=device)
+        apply_passes(model, recipe, calibration, progress, only=Search)
+        return Asking.of(model)
+
+    return stages.recalled(
+        "what the searches found for the baseline",
+        digest(key, "searches"),
+        search,
+        lambda asking: asking.model_dump(mode="json"),
+        Asking.model_validate,
+    )
 
 
 def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Salmonn:
@@ -216,11 +343,3 @@ def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Sal
     reloaded = load_model(folder, device=model.device)
     on_main(lambda: Behaviour.of(model, calibration).check(Behaviour.of(reloaded, calibration)))
     return reloaded
-
-
-@contextmanager
-def _folder_of_all(target: Path) -> Iterator[Path]:
-    """``whole_folder`` of the main process, in all of them."""
-    with ExitStack() as stack:
-        yield on_main(lambda: stack.enter_context(whole_folder(target, store.is_model_folder)))
-        on_main(stack.close)  # without an error, so that the folder becomes the target

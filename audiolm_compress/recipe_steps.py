@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from audiolm_compress.errors import AudioLMError, PassError
+from audiolm_compress.errors import AudioLMError, MachineError, PassError
+from audiolm_compress.faults import explained
 from audiolm_compress.recipe import Recipe
 
 
@@ -21,9 +22,16 @@ def with_baseline(recipe: Recipe, baseline: str | Path | None) -> Recipe:
 
 @contextmanager
 def at_pass(recipe: Recipe, position: int) -> Iterator[None]:
-    """Inside, an error becomes a ``PassError`` that says the position (from 1) and what was done before."""
+    """Inside, an error becomes a ``PassError`` that says the position (from 1) and what was done before.
+
+    One by which the machine lacked something becomes a ``MachineError`` that says the same.
+    """
+    former = ", ".join(entry.kind for entry in recipe.passes[: position - 1]) or "nothing"
+    where = f"pass {position} of {len(recipe.passes)} (after {former})"
     try:
-        yield
+        with explained():
+            yield
+    except MachineError as error:
+        raise MachineError(f"{where}: {recipe.passes[position - 1].kind}: {error}") from error
     except AudioLMError as error:
-        former = ", ".join(entry.kind for entry in recipe.passes[: position - 1]) or "nothing"
-        raise PassError(f"pass {position} of {len(recipe.passes)} (after {former}): {error}") from error
+        raise PassError(f"{where}: {error}") from error

@@ -14,6 +14,7 @@ from audiolm_compress.measurement.settings import ClipSource
 from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import EMBEDDED_CLIPS, DataSettings, Recipe
 from audiolm_compress.salmonn.load import TINY
+from audiolm_compress.stage_keys import clips_digest
 from audiolm_compress.training.features import FeatureCache
 
 
@@ -28,6 +29,19 @@ class TrainingClips:
 
     examples: Sequence[Example]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckedClips:
+    """Test clips, and a hash of what was in their files.
+
+    Attributes:
+        source: the files.
+        digest: of samples, tasks and texts.
+    """
+
+    source: ClipSource
+    digest: str
 
 
 def load_calibration(recipe: Recipe, progress: Progress) -> list[Example]:
@@ -60,7 +74,7 @@ def load_training(recipe: Recipe, progress: Progress) -> TrainingClips:
     return TrainingClips(loaded.examples, tuple(bad))
 
 
-def checked_clips(recipe: Recipe, progress: Progress) -> ClipSource:
+def checked_clips(recipe: Recipe, progress: Progress) -> CheckedClips:
     """What both models are to be measured on, after every file of it was read once.
 
     Raises:
@@ -69,14 +83,14 @@ def checked_clips(recipe: Recipe, progress: Progress) -> ClipSource:
     progress.start("checking the test clips", 1)
     clips = clip_source(recipe.data)
     with section("test"):
-        load_examples(
+        loaded = load_examples(
             clips.test,
             prefix=clips.prefix,
             channel=clips.channel,
             on_bad_audio=clips.on_bad_audio,
             limit=recipe.benchmark.max_clips,
         )
-    return clips
+    return CheckedClips(clips, clips_digest(loaded.examples))
 
 
 def calibration_file(data: DataSettings) -> str:

@@ -16,14 +16,15 @@ PACKAGE = Path(audiolm_compress.__file__).parent
 
 # Each layer may use those above it and itself.
 LAYERS = (
-    {"errors", "settings", "folders", "devices", "untrusted"},
+    {"errors", "faults", "settings", "folders", "locked", "devices", "untrusted"},
     {"data", "metrics", "pruning", "quantization", "runtime"},
     {"salmonn"},
     {"training", "planning"},
     {"passes", "measurement"},
     {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_steps"},
     {"report"},
-    {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"},
+    {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"}
+    | {"kept_stages", "stage_keys", "run_output"},
     {"search", "doctor", "export"},
     {"cli"},
     {"__main__"},

@@ -34,6 +34,7 @@ from audiolm_compress.cli.score import score, validate
 from audiolm_compress.cli.search import search
 from audiolm_compress.cli.train import train
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.faults import explanation
 
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 EXAMPLES = """\b
@@ -110,24 +111,32 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return USER_ERROR
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as interrupt:
         if launched.another_failed():  # the launcher then ends all
             return USER_ERROR
         if launched.is_main():
-            click.echo("interrupted; nothing was written", err=True)
+            click.echo(f"interrupted; {interrupt or 'nothing was written'}", err=True)
         return INTERRUPTED
     except AudioLMError as error:
-        with launched.failing() as tells:
-            if tells and "--debug" in arguments:
-                traceback.print_exc()
-            if tells:
-                click.echo(f"error: {error}", err=True)
-        return USER_ERROR
-    except RuntimeError:
-        if launched.another_failed():  # and has left a common operation
+        return _told(str(error), arguments)
+    except Exception as error:
+        if isinstance(error, RuntimeError) and launched.another_failed():  # and left a common operation
             return USER_ERROR
-        raise
+        words = explanation(error)
+        if words is None:
+            raise
+        return _told(words, arguments)
     return code or DONE
+
+
+def _told(message: str, arguments: list[str]) -> int:
+    """Exit code of an error, after one process of the launch has told it."""
+    with launched.failing() as tells:
+        if tells and "--debug" in arguments:
+            traceback.print_exc()
+        if tells:
+            click.echo(f"error: {message}", err=True)
+    return USER_ERROR
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -44,6 +44,8 @@ The launcher allows each process one CPU thread, unless --threads is given.
 @device_option
 @overrides_option
 @threads_option
+@click.option("--replace", is_flag=True, help="The folder may hold another recipe's result, or any model.")
+@click.option("--no-resume", is_flag=True, help="Take nothing from a run that was cut off, and keep nothing.")
 def run(
     recipe: str,
     baseline: str | None,
@@ -52,13 +54,15 @@ def run(
     quiet: bool,
     device: str | None,
     overrides: tuple[str, ...],
+    replace: bool,
+    no_resume: bool,
 ) -> int:
     """Compress a model by a recipe and report.
 
     Applies RECIPE (a YAML file) to its baseline, measures both models and prints the comparison.
 
     The folder written holds the smaller model, the resolved recipe, report.json, report.md, report.html and
-    a model card.
+    a model card. A run that was cut off goes on when the same command is given again.
     """
     from rich.console import Console
 
@@ -69,7 +73,14 @@ def run(
     main = processes().is_main_process
     with shown_progress(quiet) as progress:
         result = apply_recipe(
-            recipe, baseline=baseline, out=out, device=device, overrides=overrides, progress=progress
+            recipe,
+            baseline=baseline,
+            out=out,
+            device=device,
+            overrides=overrides,
+            progress=progress,
+            resume=not no_resume,
+            replace=replace,
         )
     disband()
     if not main:

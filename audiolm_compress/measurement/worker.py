@@ -28,6 +28,7 @@ import torch
 from audiolm_compress.data.example import Example
 from audiolm_compress.data.loading import Examples, load_examples
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.faults import explained
 from audiolm_compress.measurement.batches import batch_latency
 from audiolm_compress.measurement.data_hashes import data_hashes
 from audiolm_compress.measurement.environment import describe_environment
@@ -166,11 +167,12 @@ def main(arguments: list[str]) -> int:
     reporter = Reporter(stream, sys.stdin)
     content: dict[str, Any] = {}
     try:
-        if request.share[0] == 0:
-            found, answers = measure_share(request, reporter)
-            content["measurements"] = found.to_dict()
-        else:
-            answers = answer_share(request, reporter)
+        with explained():
+            if request.share[0] == 0:
+                found, answers = measure_share(request, reporter)
+                content["measurements"] = found.to_dict()
+            else:
+                answers = answer_share(request, reporter)
         content |= {"places": list(answers), "clips": [asdict(clip) for clip in answers.values()]}
     except AudioLMError as error:
         content = {"error": {"type": type(error).__name__, "message": str(error)}}

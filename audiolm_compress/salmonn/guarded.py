@@ -18,7 +18,8 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers import PreTrainedConfig
 
-from audiolm_compress.errors import AudioLMError, BaselineError
+from audiolm_compress.errors import AudioLMError, BaselineError, MachineError
+from audiolm_compress.faults import out_of_memory
 from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes, linked_outside, read_json, size_problems
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -33,13 +34,18 @@ _PER_BYTE = 2  # parameters in a byte of weights, at most: 4 bit
 
 @contextmanager
 def readable(what: str, failure: str = "cannot be loaded") -> Iterator[None]:
-    """Turn what is raised on reading ``what`` into a ``BaselineError`` that names it."""
+    """Turn what is raised on reading ``what`` into a ``BaselineError`` that names it.
+
+    Memory that could not be had is a ``MachineError``: the files may be sound.
+    """
     try:
         yield
     except AudioLMError:
         raise
     # tokenizers raises bare Exceptions; what transformers raises depends on where a file is damaged.
     except Exception as error:
+        if words := out_of_memory(error):
+            raise MachineError(f"{what} cannot be loaded: {words}") from error
         raise BaselineError(f"{what} {failure}: {type(error).__name__}: {error}") from error
 
 

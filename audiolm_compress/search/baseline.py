@@ -38,7 +38,7 @@ def shared_baseline(folder: Path, recipe: Recipe, device: str, progress: Progres
     """
     from filelock import FileLock
 
-    clips = checked_clips(recipe, progress)
+    clips = checked_clips(recipe, progress).source
     asked = [
         recipe.baseline,
         recipe.seed,

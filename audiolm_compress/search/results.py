@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from audiolm_compress.errors import AudioLMError
+from audiolm_compress.kept_stages import stages_folder
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.report import Goal, Report
 from audiolm_compress.report.goals import judge
@@ -181,8 +182,8 @@ def write_results(results: Results, space: Space, study: Study, folder: Path, ke
         if trial.outcome in ("measured", "refused") and trial.number not in results.shown and not keep_models:
             (trial_folder(folder, trial.number) / store.WEIGHTS).unlink(missing_ok=True)
         if trial.outcome == "lost":
-            unfinished = (folder / "trials").glob(f".{trial.number:04d}.*.partial")
-            for left in (*unfinished, trial_folder(folder, trial.number)):
+            work = trial_folder(folder, trial.number)
+            for left in (stages_folder(work), work):
                 shutil.rmtree(left, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiolm_compress.devices import choose_device
-from audiolm_compress.errors import AudioLMError, BaselineError, DataError
+from audiolm_compress.errors import AudioLMError, BaselineError, DataError, MachineError
 from audiolm_compress.passes.base import Progress, Silent
 from audiolm_compress.pipeline import apply_recipe
 from audiolm_compress.search.baseline import shared_baseline
@@ -96,10 +96,12 @@ def search_recipe(
             try:
                 decided = space.recipe(tuple(trial.user_attrs["configuration"]))
                 work = trial_folder(folder, trial.number)
-                run = apply_recipe(decided, out=work, device=device, progress=progress, before=before)
+                run = apply_recipe(
+                    decided, out=work, device=device, progress=progress, before=before, resume=False
+                )
                 found = values(run.report, objectives)
                 del run  # its model would stay in memory beside the next
-            except (BaselineError, DataError):
+            except (BaselineError, DataError, MachineError):
                 raise  # no configuration would change that
             except AudioLMError as error:
                 study.refused(trial, str(error))

@@ -21,6 +21,7 @@ from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.outline import outline_model
+from audiolm_compress.stage_keys import tensors_digest
 
 # An unchanged model is as near to the baseline as can be; what is left to learn are the texts.
 TEXT = {"speech": 0, "audio": 0, "connector": 0, "logits": 0, "text": 1}
@@ -182,7 +183,9 @@ def test_contract(applied: Applied, clips: list[torch.Tensor]) -> None:
     same = store.describe(applied.model) == applied.config
     assert not (same and equal(applied.before, applied.after))  # some change no weight
     assert torch.isfinite(logits).all()
-    loaded_logits, loaded_texts = answers(load_model(applied.folder), clips)
+    loaded = load_model(applied.folder)
+    assert tensors_digest(loaded) == tensors_digest(applied.model)  # what later passes find, computed buffers too
+    loaded_logits, loaded_texts = answers(loaded, clips)
     assert torch.equal(logits, loaded_logits)
     assert texts == loaded_texts
 
