@@ -63,6 +63,7 @@ PUBLIC = [
     "load_recipe",
     "plan",
     "quantize_llm",
+    "rehearse",
 ]
 
 
