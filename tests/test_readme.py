@@ -80,26 +80,11 @@ def test_headers_of_recipes_say_what_was_measured(script: ModuleType) -> None:
             assert script.expectation_at_real_size(file, name) in header(name), name
 
 
-def test_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!https?://)([^)#]+)", README)
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
-
-
 def test_every_pass_is_listed() -> None:
     from audiolm_compress.passes import PASSES
 
     listed = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
     assert listed == [pass_class.model_fields["kind"].default for pass_class in PASSES]
-
-
-@pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: " ".join(arguments)[:40])
-def test_commands_are_understood(arguments: list[str]) -> None:
-    """With --help in the place of the work: unknown commands and options fail."""
-    known = CliRunner().invoke(cli, [arguments[0], "--help"])
-    assert known.exit_code == 0
-    for option in (argument for argument in arguments if argument.startswith("--")):
-        assert option in known.output
 
 
 @pytest.mark.parametrize("text", [README, run.epilog or "", plan.epilog or ""], ids=["readme", "run", "plan"])
@@ -117,15 +102,6 @@ def test_questions_are_answered(workplace: Path, name: str) -> None:
     assert done.exit_code == 0, done.output
     # `tiny` was trained on two tasks: it may find nothing to say to a free question.
     assert done.output.strip() or name == "ask"
-
-
-def test_scores_of_answers_are_those_of_their_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    (block,) = [block for block in blocks("text") if block.startswith("$ audiolm-compress score")]
-    command, shown = block.split("\n", 1)
-    done = CliRunner().invoke(cli, shlex.split(command)[2:], env={"COLUMNS": "80"})
-    assert done.exit_code == 0, done.output
-    assert "".join(f"{line.rstrip()}\n" for line in done.output.splitlines()) == shown
 
 
 @pytest.mark.slow
@@ -146,7 +122,11 @@ def test_training_config_trains(parity: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_python_block_runs(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The main job as a user's script would do it, with the recipe as it is."""
+    """The main job as a user's script would do it; the recipe learns and measures less than it would."""
+    short = ["data.calibration_clips=64", "data.training_clips=4", "passes.3.clips=4", "passes.3.steps=1"]
+    short += ["benchmark.max_clips=4", "benchmark.latency.clips=1", "benchmark.noise_protocol.iterations=1"]
+    recipe = workplace / "recipes" / "gemma2_4bit.yaml"
+    recipe.write_text(load_recipe(recipe, short).to_yaml(), encoding="utf-8")
     waveform = load_audio(workplace / "speech.wav").waveform
     exec(compile(blocks("python")[0], "README.md", "exec"), {"waveform": waveform})
     assert "candidate" in capsys.readouterr().out
