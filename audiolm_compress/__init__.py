@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from audiolm_compress.planner import plan as plan
     from audiolm_compress.recipe import Recipe as Recipe
     from audiolm_compress.recipe import load_recipe as load_recipe
+    from audiolm_compress.rehearsal import rehearse as rehearse
     from audiolm_compress.report.benchmark import Benchmark as Benchmark
     from audiolm_compress.report.compare import compare as compare
     from audiolm_compress.report.report import Report as Report
@@ -81,6 +82,7 @@ _HOME = {
     "load_recipe": "recipe",
     "plan": "planner",
     "quantize_llm": "passes.gptq_llm",
+    "rehearse": "rehearsal",
 }
 
 __all__ = sorted(_HOME)

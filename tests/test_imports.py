@@ -64,6 +64,7 @@ PUBLIC = [
     "load_recipe",
     "plan",
     "quantize_llm",
+    "rehearse",
 ]
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import click
 import pytest
 import soundfile
 import yaml
@@ -83,31 +82,11 @@ def test_headers_of_recipes_say_what_was_measured(script: ModuleType) -> None:
             assert script.expectation_at_real_size(file, name) in header(name), name
 
 
-def test_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!https?://)([^)#]+)", README)
-    assert targets
-    assert [target for target in targets if not (ROOT / target).exists()] == []
-
-
 def test_every_pass_is_listed() -> None:
     from audiolm_compress.passes import PASSES
 
     listed = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
     assert listed == [pass_class.model_fields["kind"].default for pass_class in PASSES]
-
-
-@pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: " ".join(arguments)[:40])
-def test_commands_are_understood(arguments: list[str]) -> None:
-    """With --help in the place of the work: unknown commands and options fail."""
-    command: click.Command = cli
-    path: list[str] = []
-    while isinstance(command, click.Group):
-        path.append(arguments[len(path)])
-        command = command.commands[path[-1]]
-    known = CliRunner().invoke(cli, [*path, "--help"])
-    assert known.exit_code == 0
-    for option in (argument for argument in arguments if argument.startswith("--")):
-        assert option in known.output
 
 
 @pytest.mark.parametrize("text", [README, run.epilog or "", plan.epilog or ""], ids=["readme", "run", "plan"])
@@ -125,16 +104,6 @@ def test_questions_are_answered(workplace: Path, name: str) -> None:
     assert done.exit_code == 0, done.output
     # `tiny` was trained on two tasks: it may find nothing to say to a free question.
     assert done.output.strip() or name == "ask"
-
-
-@pytest.mark.parametrize("name", ["score", "data"])
-def test_commands_print_what_is_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    (block,) = [block for block in blocks("text") if block.startswith(f"$ audiolm-compress {name}")]
-    command, shown = block.split("\n", 1)
-    done = CliRunner().invoke(cli, shlex.split(command)[2:], env={"COLUMNS": "80"})
-    assert done.exit_code == 0, done.output
-    assert "".join(f"{line.rstrip()}\n" for line in done.output.splitlines()) == shown
 
 
 @pytest.mark.slow

@@ -44,9 +44,9 @@ def quantize_llm(
         PassError: unsupported model or settings, or too little calibration data.
 
     Example:
-        >>> batches = [tokenizer(text, return_tensors="pt") for text in texts]
-        >>> report = quantize_llm(model, batches, bits=4, group_size=32)
-        >>> report.figures["error"] < report.figures["rounding_error"]
+        >>> batches = [tokenizer(text, return_tensors="pt") for text in texts]  # doctest: +SKIP
+        >>> report = quantize_llm(model, batches, bits=4, group_size=32)  # doctest: +SKIP
+        >>> report.figures["error"] < report.figures["rounding_error"]  # doctest: +SKIP
         True
     """
     try:

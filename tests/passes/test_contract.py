@@ -184,7 +184,9 @@ def test_contract(applied: Applied, clips: list[torch.Tensor]) -> None:
     assert not (same and equal(applied.before, applied.after))  # some change no weight
     assert torch.isfinite(logits).all()
     loaded = load_model(applied.folder)
-    assert tensors_digest(loaded) == tensors_digest(applied.model)  # what later passes find, computed buffers too
+    assert tensors_digest(loaded) == tensors_digest(
+        applied.model
+    )  # what later passes find, computed buffers too
     loaded_logits, loaded_texts = answers(loaded, clips)
     assert torch.equal(logits, loaded_logits)
     assert texts == loaded_texts
