@@ -6,11 +6,12 @@ import click
 
 from audiolm_compress.cli.options import threads_option
 
-FORMS = ("gptq", "safetensors16")  # as `audiolm_compress.export.FORMS`, which would import torch
+FORMS = ("gptq", "safetensors16", "onnx")  # as `audiolm_compress.export.FORMS`, which would import torch
 EXAMPLES = """\b
 Examples:
   audiolm-compress export out/mine --to gptq --out out/mine_gptq
   audiolm-compress export out/mine --to safetensors16 --out out/mine_plain
+  audiolm-compress export out/mine --to onnx --out out/mine_onnx
 
 \b
 Forms:
@@ -18,6 +19,9 @@ Forms:
                  vLLM; packed layers bit for bit, all others 16 bit
   safetensors16  every part in 16 bit; llm/ and speech_encoder/ are folders of
                  transformers
+  onnx           both encoders and the connector in float32 for ONNX Runtime,
+                 from samples to the LLM's audio embeddings, for any length;
+                 needs pip install 'audiolm-compress[onnx]'
 """
 
 

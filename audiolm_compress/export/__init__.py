@@ -19,6 +19,7 @@ from audiolm_compress import __version__
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export.card import Form, card
 from audiolm_compress.export.gptq import write_gptq
+from audiolm_compress.export.onnx import USE, write_onnx
 from audiolm_compress.export.parts import write_parts
 from audiolm_compress.folders import whole_folder
 from audiolm_compress.salmonn.load import load_model
@@ -42,6 +43,16 @@ FORMS: Mapping[str, tuple[Form, Write]] = {
             'llm = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER/llm", dtype="auto")',
         ),
         write_parts,
+    ),
+    "onnx": (
+        Form(
+            "Ears of an audio language model, ONNX",
+            USE,
+            metadata=("library_name: onnxruntime", "tags:", "- audiolm-compress"),
+            limits="The files give what an LLM reads of a clip, not answers; the LLM, its prompts, end "
+            "symbol and decode settings stand in the folder they came from.",
+        ),
+        write_onnx,
     ),
 }
 
