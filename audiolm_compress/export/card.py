@@ -14,6 +14,7 @@ class Form(NamedTuple):
         opened: Python that opens the folder.
         metadata: lines that the Hugging Face Hub reads.
         limits: what the form does not hold.
+        lora: whether it has a place for LoRA factors; else they are folded into the weights.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Form(NamedTuple):
         "The LLM of an audio language model answers about audio only with the embeddings that encoders and "
         "connector give; its prompts, end symbol and decode settings stand in the folder it came from."
     )
+    lora: bool = False
 
 
 def card(form: Form, name: str, source: str, notes: Sequence[str]) -> str:

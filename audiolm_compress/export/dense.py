@@ -141,6 +141,15 @@ def sixteen_bit(part: nn.Module) -> torch.dtype:
     return sizes.most_common(1)[0][0] if sizes else torch.bfloat16
 
 
+def main_type(part: nn.Module) -> torch.dtype:
+    """The floating type that most numbers of ``part`` have once it is plain; adapters do not count."""
+    sizes = Counter[torch.dtype]()
+    for name, tensor in dense_state(part).tensors.items():
+        if tensor.is_floating_point() and ".lora_" not in name:
+            sizes[tensor.dtype] += tensor.numel()
+    return sizes.most_common(1)[0][0]
+
+
 def _within_adapted(part: nn.Module, name: str) -> bool:
     while name := name.rpartition(".")[0]:
         if isinstance(part.get_submodule(name), AdaptedLinear):
