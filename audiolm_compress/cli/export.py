@@ -6,11 +6,14 @@ import click
 
 from audiolm_compress.cli.options import threads_option
 
-FORMS = ("gptq", "safetensors16")  # as `audiolm_compress.export.FORMS`, which would import torch
+# As `audiolm_compress.export.FORMS`, which would import torch.
+FORMS = ("gptq", "safetensors16", "onnx", "upstream")
 EXAMPLES = """\b
 Examples:
   audiolm-compress export out/mine --to gptq --out out/mine_gptq
   audiolm-compress export out/mine --to safetensors16 --out out/mine_plain
+  audiolm-compress export out/mine --to onnx --out out/mine_onnx
+  audiolm-compress export out/mine --to upstream --out out/mine_upstream
 
 \b
 Forms:
@@ -18,6 +21,11 @@ Forms:
                  vLLM; packed layers bit for bit, all others 16 bit
   safetensors16  every part in 16 bit; llm/ and speech_encoder/ are folders of
                  transformers
+  onnx           both encoders and the connector in float32 for ONNX Runtime,
+                 from samples to the LLM's audio embeddings, for any length;
+                 needs pip install 'audiolm-compress[onnx]'
+  upstream       config.yaml, .pth and parts as upstream SALMONN loads them,
+                 plain weights, LoRA kept
 """
 
 

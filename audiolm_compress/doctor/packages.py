@@ -13,6 +13,7 @@ DISTRIBUTION = "audiolm-compress"
 EXTRAS = {
     "search": "`search` cannot run",
     "loggers": "run.log_with of `train` writes no TensorBoard or W&B logs",
+    "onnx": "`export --to onnx` cannot run",
     "benchmarks": "the scripts in benchmarks/ draw no plots",
 }
 

@@ -19,7 +19,9 @@ from audiolm_compress import __version__
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export.card import Form, card
 from audiolm_compress.export.gptq import write_gptq
+from audiolm_compress.export.onnx import USE, write_onnx
 from audiolm_compress.export.parts import write_parts
+from audiolm_compress.export.upstream import write_upstream
 from audiolm_compress.folders import whole_folder
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
@@ -42,6 +44,28 @@ FORMS: Mapping[str, tuple[Form, Write]] = {
             'llm = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER/llm", dtype="auto")',
         ),
         write_parts,
+    ),
+    "onnx": (
+        Form(
+            "Ears of an audio language model, ONNX",
+            USE,
+            metadata=("library_name: onnxruntime", "tags:", "- audiolm-compress"),
+            limits="The files give what an LLM reads of a clip, not answers; the LLM, its prompts, end "
+            "symbol and decode settings stand in the folder they came from.",
+        ),
+        write_onnx,
+    ),
+    "upstream": (
+        Form(
+            "Audio language model in upstream SALMONN's layout",
+            "from audiolm_compress import load_model\n\n"
+            'model = load_model("PATH OF THIS FOLDER/config.yaml")',
+            metadata=("tags:", "- audiolm-compress", "- salmonn"),
+            limits="Nothing in it is packed: it is as large as a model of its sizes in plain weights. In "
+            "config.yaml the sections datasets and run, which upstream's scripts want, are yours to add.",
+            lora=True,
+        ),
+        write_upstream,
     ),
 }
 
@@ -73,7 +97,7 @@ def export(source: str | Path, form: str, out: str | Path, *, dtype: torch.dtype
             # How fast our kernels are does not matter to what is written.
             warnings.filterwarnings("ignore", message=".*may be slower than 16 bit")
             model = load_model(source)
-        merged = model.merge_lora()
+        merged = 0 if described.lora else model.merge_lora()
         notes = write(model, work, dtype)
         if merged:
             notes = (f"LoRA factors of {merged} layers folded into their weights", *notes)

@@ -12,10 +12,24 @@ class Form(NamedTuple):
     Attributes:
         title: one line.
         opened: Python that opens the folder.
+        metadata: lines that the Hugging Face Hub reads.
+        limits: what the form does not hold.
+        lora: whether it has a place for LoRA factors; else they are folded into the weights.
     """
 
     title: str
     opened: str
+    metadata: tuple[str, ...] = (
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags:",
+        "- audiolm-compress",
+    )
+    limits: str = (
+        "The LLM of an audio language model answers about audio only with the embeddings that encoders and "
+        "connector give; its prompts, end symbol and decode settings stand in the folder it came from."
+    )
+    lora: bool = False
 
 
 def card(form: Form, name: str, source: str, notes: Sequence[str]) -> str:
@@ -27,8 +41,7 @@ def card(form: Form, name: str, source: str, notes: Sequence[str]) -> str:
         source: where the model came from.
         notes: of the export, a line each.
     """
-    metadata = ["library_name: transformers", "pipeline_tag: text-generation", "tags:", "- audiolm-compress"]
-    metadata += ["- gptq"] if name == "gptq" else []
+    metadata = [*form.metadata, *(["- gptq"] if name == "gptq" else [])]
     lines = [
         "---",
         *metadata,
@@ -39,7 +52,7 @@ def card(form: Form, name: str, source: str, notes: Sequence[str]) -> str:
         f"Exported by audiolm-compress (`--to {name}`) from `{source}`.",
         "",
         "```python",
-        form.opened,
+        form.opened.rstrip("\n"),
         "```",
         "",
         "## What was done",
@@ -48,8 +61,7 @@ def card(form: Form, name: str, source: str, notes: Sequence[str]) -> str:
         "",
         "## What it is not",
         "",
-        "The LLM of an audio language model answers about audio only with the embeddings that encoders and "
-        "connector give; its prompts, end symbol and decode settings stand in the folder it came from.",
+        form.limits,
         "",
         "## Licences",
         "",

@@ -8,6 +8,7 @@ the smaller size is lost, so every export says what it did this to.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import NamedTuple
 
@@ -46,7 +47,8 @@ def matrix(module: nn.Module) -> tuple[Tensor, Tensor | None]:
     if isinstance(module, TiedHead):
         return module.embedding.dense(), None
     if isinstance(module, LowRankLinear):
-        return module.expand.weight.float() @ module.reduce.weight.float(), module.expand.bias
+        (expand, bias), (reduce, _) = matrix(module.expand), matrix(module.reduce)
+        return expand.float() @ reduce.float(), bias
     if isinstance(module, AdaptedLinear):
         weight, bias = matrix(module.base_layer)
         return adapted_weight(weight, module.lora_A.weight, module.lora_B.weight), bias
@@ -86,6 +88,33 @@ def dense_state(part: nn.Module, dtype: torch.dtype | None = None) -> Dense:
     )
 
 
+@torch.no_grad()
+def plain_copy(part: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """A copy of an encoder or the connector in float32 without a packed or adapted layer, and what was done.
+
+    Low-rank layers stay two layers and computed positions computed: both are plain operations.
+    """
+    plain: dict[int, nn.Module] = {}
+    kinds: Counter[str] = Counter()
+    for name, module in part.named_modules():
+        if isinstance(module, PackedLinear | AdaptedLinear) and not _within_adapted(part, name):
+            plain[id(module)] = _linear(*matrix(module))
+            kinds[kind_of(module)] += 1
+    # What stands in the memo is taken for the copy: packed weights are not copied first.
+    copied = copy.deepcopy(part, plain)
+    notes = tuple(f"{count} x {kind}: plain float32 weights" for kind, count in kinds.items())
+    return copied.float().eval().requires_grad_(False), notes
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    outputs, inputs = weight.shape
+    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, bias=bias is not None)
+    layer.weight.copy_(weight)
+    if bias is not None:
+        layer.bias.copy_(bias)
+    return layer
+
+
 def kind_of(module: nn.Module) -> str:
     """What a reader calls a module of this package."""
     if isinstance(module, QuantizedLinear):
@@ -110,6 +139,22 @@ def sixteen_bit(part: nn.Module) -> torch.dtype:
         if tensor.dtype in (torch.float16, torch.bfloat16):
             sizes[tensor.dtype] += tensor.numel()
     return sizes.most_common(1)[0][0] if sizes else torch.bfloat16
+
+
+def main_type(part: nn.Module) -> torch.dtype:
+    """The floating type that most numbers of ``part`` have once it is plain; adapters do not count."""
+    sizes = Counter[torch.dtype]()
+    for name, tensor in dense_state(part).tensors.items():
+        if tensor.is_floating_point() and ".lora_" not in name:
+            sizes[tensor.dtype] += tensor.numel()
+    return sizes.most_common(1)[0][0]
+
+
+def _within_adapted(part: nn.Module, name: str) -> bool:
+    while name := name.rpartition(".")[0]:
+        if isinstance(part.get_submodule(name), AdaptedLinear):
+            return True
+    return False
 
 
 def within_replacement(part: nn.Module, name: str) -> bool:

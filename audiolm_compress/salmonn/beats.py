@@ -181,7 +181,7 @@ class BeatsEncoder(nn.Module):
         """Bias of every key for every query, [heads, tokens, tokens]; all layers share it."""
         if self.relative_attention_bias is None:
             return None
-        buckets = _buckets(tokens, self.config.num_buckets, self.config.max_distance)
+        buckets = distance_buckets(tokens, self.config.num_buckets, self.config.max_distance)
         values = self.relative_attention_bias(buckets.to(self.relative_attention_bias.weight.device))
         # Row q holds distances -q .. tokens-1-q: a window over the 2 * tokens - 1 distances, from the right
         # end.
@@ -226,7 +226,7 @@ def _shrink_mask(mask: Tensor, length: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _buckets(tokens: int, num_buckets: int, max_distance: int) -> Tensor:
+def distance_buckets(tokens: int, num_buckets: int, max_distance: int) -> Tensor:
     """Table rows of the distances key - query, from 1 - tokens to tokens - 1, int64 [2 * tokens - 1].
 
     Half of the buckets for each sign; of those, half for one distance each and the others logarithmic up to

@@ -58,21 +58,36 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
             "append silence"
         )
     dtype = torch.float32 if waveforms.device.type == "mps" else torch.float64
-    window, mel = _window_and_mel(waveforms.device, dtype)
-    frames = (waveforms.to(dtype) * _INT16_SCALE).unfold(1, FRAME_LENGTH, FRAME_SHIFT)
-    frames = frames - frames.mean(dim=2, keepdim=True)
+    spectrum = frame_spectra(waveforms.to(dtype).unfold(1, FRAME_LENGTH, FRAME_SHIFT))
+    return log_energies(spectrum.real.square() + spectrum.imag.square())
+
+
+def frame_spectra(frames: Tensor) -> Tensor:
+    """Spectra, complex [..., frames, 257], of the samples of frames [..., frames, 400]; a linear map."""
+    window, _ = _window_and_mel(frames.device, frames.dtype)
+    frames = frames * _INT16_SCALE
+    frames = frames - frames.mean(dim=-1, keepdim=True)
     # The first sample of a frame has no predecessor there; Kaldi uses the sample itself.
-    previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
-    spectrum = torch.fft.rfft((frames - _PRE_EMPHASIS * previous) * window, n=_FFT_SIZE)
-    power = spectrum.real.square() + spectrum.imag.square()
+    previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
+    return torch.fft.rfft((frames - _PRE_EMPHASIS * previous) * window, n=_FFT_SIZE)
+
+
+def log_energies(power: Tensor) -> Tensor:
+    """Natural logarithms of mel energies, float32 [..., 128], of power spectra [..., 257]."""
+    _, mel = _window_and_mel(power.device, power.dtype)
     return (power.float() @ mel).clamp_min(_LOG_FLOOR).log()
+
+
+def normalised(fbank: Tensor) -> Tensor:
+    """The output of :func:`kaldi_fbank` as BEATs' pre-training data have it."""
+    return (fbank - _BEATS_MEAN) / (2.0 * _BEATS_DEVIATION)
 
 
 @stage("features")
 def beats_fbank(waveforms: Tensor) -> Tensor:
     """The input of BEATs: :func:`kaldi_fbank`, normalised, float32, shape [batch, frames, 128]."""
     with torch.autocast(waveforms.device.type, enabled=False):  # a spectrum needs its 32 bits
-        return (kaldi_fbank(waveforms) - _BEATS_MEAN) / (2.0 * _BEATS_DEVIATION)
+        return normalised(kaldi_fbank(waveforms))
 
 
 @lru_cache(maxsize=8)
