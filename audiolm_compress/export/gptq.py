@@ -153,7 +153,7 @@ def write_gptq(model: Salmonn, folder: Path, dtype: torch.dtype | None = None) -
     return (
         f"{len(packed)} linear layers packed: {_counted(packed)}; the rest of the LLM is "
         f"{str(dtype).removeprefix('torch.')}",
-        *_notes(llm, quantized, packed, common, version),
+        *_notes(llm, packed, common, version, dtype),
     )
 
 
@@ -202,11 +202,7 @@ def _check(folder: Path, packed: dict[str, QuantizedLinear], version: int, dtype
 
 
 def _notes(
-    llm: nn.Module,
-    quantized: dict[str, QuantizedLinear],
-    packed: dict[str, QuantizedLinear],
-    common: Settings,
-    version: int,
+    llm: nn.Module, packed: dict[str, QuantizedLinear], common: Settings, version: int, dtype: torch.dtype
 ) -> list[str]:
     """What a reader would not expect."""
     notes = []
@@ -233,6 +229,11 @@ def _notes(
         notes.append("vLLM runs 2 and 3 bits and asymmetric layers with quantization='gptq' in float16 only")
     if version == 2:
         notes.append("asymmetric layers need checkpoint_format gptq_v2; loaders that know v1 alone refuse it")
+    if rounding := max(_rounding_of_scales(layer, dtype) for layer in packed.values()):
+        name = str(dtype).removeprefix("torch.")
+        notes.append(
+            f"scales do not fit {name} and are rounded, by up to {rounding:.2%}, and weights with them"
+        )
     if any(layer.activations == 8 for layer in packed.values()):
         notes.append("inputs of 8 bit, which this package's kernels round to, are not part of the format")
     return notes
@@ -256,6 +257,13 @@ def _plain_linears(llm: nn.Module, packed: dict[str, QuantizedLinear]) -> list[s
         and isinstance(module, (nn.Linear, *REPLACEMENTS))
         and not within_replacement(llm, name)
     ]
+
+
+def _rounding_of_scales(layer: QuantizedLinear, dtype: torch.dtype) -> float:
+    """The largest relative change of a scale in ``dtype``: products of progressive grids need more digits."""
+    stored = layer.stored()
+    exact = stored["scales"].float() * stored.get("multiples", torch.tensor(1)).float()
+    return float(((exact.to(dtype).float() - exact) / exact).abs().max())
 
 
 def _unlike(llm: nn.Module, settings: Mapping[str, Settings]) -> list[str]:
