@@ -56,6 +56,7 @@ def in_float32(llm: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("variant", ["llama", "gemma"])
 @pytest.mark.parametrize("schemes", SCHEMES, ids=str)
+@torch.compiler.set_stance("force_eager")  # compiling its kernels takes minutes
 @torch.no_grad()
 def test_gptqmodel_reproduces_our_logits(
     rounded: Rounded, tmp_path: Path, variant: str, schemes: list[Scheme]
