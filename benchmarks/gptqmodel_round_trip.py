@@ -1,98 +1,216 @@
-"""GPTQModel opens an exported LLM and gives our logits: the judge of ``export --to gptq``.
+"""GPTQModel opens exported LLMs and gives our logits and perplexity: the judge of ``export --to gptq``.
 
-Two environments, as GPTQModel pins packages of its own. The first writes what is expected, the second, with
-``pip install gptqmodel``, compares and prints a line of JSON:
+From nothing (GPTQModel pins NumPy, so its environment cannot have all of ``constraints.txt``):
 
-    python benchmarks/gptqmodel_round_trip.py expect MODEL EXPORTED
-    python-with-gptqmodel -P benchmarks/gptqmodel_round_trip.py compare EXPORTED
+    python -m venv venv && . venv/bin/activate
+    grep -v '^numpy==' constraints.txt > gptqmodel.txt
+    pip install -c gptqmodel.txt -e '.[gptqmodel]'
+    python -c 'import torchvision' || pip install torchvision  # of the index that torch came from
+    OMP_NUM_THREADS=1 python -P benchmarks/gptqmodel_round_trip.py
 
-``-P`` keeps the files beside this one from being taken for packages that transformers looks for.
+``-P`` keeps the files beside this one from being taken for packages that transformers looks for. GPTQModel
+imports torchvision without requiring it; ``.ci/gptqmodel`` puts a stand-in where no build can be had.
 
-The text is 256 random tokens; perplexity is theirs. Both models compute in the type of the checkpoint, with
-other orders of summation: the reference beside both is our dequantised LLM in float32, and each side's
-distance to it says what the type alone costs.
+For each scheme the LLM of ``tiny`` is quantised by the pass ``gptq`` on calibration clips, saved, exported
+and opened by GPTQModel. Both sides read the reference texts of the test clips, which gives perplexity, and:
+
+* ``weights``: the largest difference of a weight as GPTQModel dequantises it, in units of the largest weight
+  of its layer, which must be 0: what the file says is what we compute with;
+* ``float32``: the same of logits with both sides computing in float32, in units of the largest logit. Only
+  the orders of summation differ, so float32's rounding remains, and 1e-5 must be kept;
+* ``bfloat16``: the same in the checkpoint's own type, where kernels differ, beside what the type alone costs:
+  our own distance to float32. Theirs must not be farther than twice that.
+
+The scales of progressive grids are products that bfloat16 rounds, by up to 2^-9 and the weights once more;
+the export says so, and the first bound is 2^-8 for them, the second none.
+
+Each scheme has a process of its own: GPTQModel 7.4 keeps what it found in ``dynamic`` by the address of that
+dictionary, so a second checkpoint of a process can be read with entries of the first. Writes
+results/gptqmodel_round_trip.json; exits with 1 if a bound is broken.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import math
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-EXPECTED = "expected.safetensors"
+from audiolm_compress.data.loading import load_examples
+from audiolm_compress.export import export
+from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.passes import Gptq
+from audiolm_compress.passes.base import Context
+from audiolm_compress.quantization import QuantizedLinear
+from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.load import TINY, load_model
 
-
-def perplexity(logits: torch.Tensor, ids: torch.Tensor) -> float:
-    return torch.nn.functional.cross_entropy(logits[0, :-1].float(), ids[0, 1:]).exp().item()
+RESULT = Path(__file__).parent / "results" / "gptqmodel_round_trip.json"
+SCHEMES: dict[str, dict[str, Any]] = {
+    "4 bit, groups of 32": {"bits": 4, "group_size": 32},
+    "4 bit, groups of 64, asymmetric": {"bits": 4, "group_size": 64, "symmetric": False},
+    "4 bit, groups of 32, progressive": {"bits": 4, "group_size": 32, "progressive": True},
+    "8 bit, whole rows": {"bits": 8, "group_size": -1},
+    "3 bit, groups of 32": {"bits": 3, "group_size": 32},
+    "3 bit, groups of 16, asymmetric": {"bits": 3, "group_size": 16, "symmetric": False},
+    "2 bit, groups of 16, asymmetric": {"bits": 2, "group_size": 16, "symmetric": False},
+    "mixed": {
+        "bits": 4,
+        "group_size": 32,
+        "overrides": [
+            {"match": "*.self_attn.*", "bits": 8, "group_size": -1},
+            {"match": "*.o_proj", "bits": 3, "symmetric": False},
+            {"match": "*.layers.1.mlp.down_proj", "skip": True},
+        ],
+    },
+}
+# Bounds; the last but one in units of our own distance to float32.
+WEIGHTS, FLOAT32, BFLOAT16, SCALES = 0.0, 1e-5, 2.0, 2**-8
+CALIBRATION_CLIPS = 16
 
 
 @torch.inference_mode()
-def expect(model_folder: str, exported: Path) -> None:
-    """Our logits, from packed layers and from plain float32 weights, beside the exported folder."""
-    from audiolm_compress.export.dense import dense_state
-    from audiolm_compress.salmonn.load import load_model
-
-    model = load_model(model_folder)
-    model.merge_lora()
-    llm = model.causal_lm
-    ids = torch.randint(0, llm.config.vocab_size, (1, 256), generator=torch.Generator().manual_seed(0))
-    ours = llm(input_ids=ids).logits.float()
-    dense = dense_state(llm).tensors
-    reference = type(llm)(llm.config).float().eval()
-    reference.load_state_dict(dense)
-    exact = reference(input_ids=ids).logits
-    content = {"ids": ids, "ours": ours.contiguous(), "exact": exact.contiguous()}
-    save_file(content, exported.with_name(f"{exported.name}.{EXPECTED}"))
+def logits(llm: nn.Module, texts: list[Tensor]) -> list[Tensor]:
+    """Of each text [1, length]: float32 [length, vocabulary]."""
+    return [llm(input_ids=ids, use_cache=False).logits[0].float() for ids in texts]
 
 
-@torch.inference_mode()
-def compare(exported: Path) -> None:
-    """GPTQModel's logits against those."""
+def perplexity(found: list[Tensor], texts: list[Tensor]) -> float:
+    losses = [
+        F.cross_entropy(one[:-1], ids[0, 1:], reduction="sum").item()
+        for one, ids in zip(found, texts, strict=True)
+    ]
+    return math.exp(sum(losses) / sum(ids.shape[1] - 1 for ids in texts))
+
+
+def farthest(one: list[Tensor], other: list[Tensor]) -> float:
+    """The largest difference of logits, in units of the largest logit."""
+    largest = max(logit.abs().max().item() for logit in one)
+    return max((a - b).abs().max().item() for a, b in zip(one, other, strict=True)) / largest
+
+
+def in_float32(llm: nn.Module) -> nn.Module:
+    """A copy that computes in float32, with plain weights: products of codes and scales in float32."""
+    copied = copy.deepcopy(llm).float()
+    for name, layer in list(copied.named_modules()):
+        if isinstance(layer, QuantizedLinear):
+            plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+            plain.load_state_dict(
+                {"weight": layer.dense()} | ({} if layer.bias is None else {"bias": layer.bias})
+            )
+            copied.set_submodule(name, plain)
+    return copied
+
+
+def round_trip(scheme: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """One scheme, from the recipe's entry to both sides' logits."""
     from gptqmodel import BACKEND, GPTQModel
+    from gptqmodel.nn_modules.qlinear import BaseQuantLinear
 
-    expected = load_file(exported.with_name(f"{exported.name}.{EXPECTED}"))
+    torch.compiler.set_stance("force_eager")  # compiling its kernels would take minutes for each scheme
+    model = load_model("tiny")
+    model.merge_lora()
+    model.cast(torch.bfloat16, ("llm",))
+    clips = load_examples([TINY / "data" / "calibration.json"], prefix=TINY / "data").examples
+    clips = clips[:: len(clips) // CALIBRATION_CLIPS]
+    gptq = Gptq.model_validate(scheme | {"prefill_activations": 16})  # inputs of 8 bit are not in the format
+    gptq.apply(model, Context(clips, torch.Generator().manual_seed(0), lambda: load_model("tiny")))
+    done = export(store.save(model, folder / "model"), "gptq", folder / "gptq")
+
+    llm = model.causal_lm.eval()
+    tests = load_examples([TINY / "data" / "test.json"], prefix=TINY / "data").examples
+    texts = [model.tokenizer(example.text, return_tensors="pt").input_ids for example in tests]
+    texts = [ids for ids in texts if ids.shape[1] > 1]
     opened = GPTQModel.load(
-        str(exported), device="cpu", backend=BACKEND.TORCH, attn_implementation="eager"
+        str(done.path),
+        device="cpu",
+        backend=BACKEND.TORCH,
+        attn_implementation=llm.config._attn_implementation,
     ).model.eval()
-    kinds = [type(module).__name__ for module in opened.modules()]
-    theirs = opened(input_ids=expected["ids"]).logits.float()
-    ours, exact, ids = expected["ours"], expected["exact"], expected["ids"]
-    print(
-        json.dumps(
-            {
-                "quantised_layers": {
-                    kind: kinds.count(kind) for kind in set(kinds) if "Torch" in kind or "Quant" in kind
-                },
-                "largest_logit": exact.abs().max().item(),
-                "ours_to_theirs": (ours - theirs).abs().max().item(),
-                "ours_to_float32": (ours - exact).abs().max().item(),
-                "theirs_to_float32": (theirs - exact).abs().max().item(),
-                "perplexity": {
-                    "ours": perplexity(ours, ids),
-                    "theirs": perplexity(theirs, ids),
-                    "float32": perplexity(exact, ids),
-                },
-            },
-            indent=1,
-        )
+    theirs_of = dict(opened.named_modules())
+    layers = {name: one for name, one in llm.named_modules() if isinstance(one, QuantizedLinear)}
+    packed = {
+        name: one for name, one in theirs_of.items() if name in layers and isinstance(one, BaseQuantLinear)
+    }
+    weights = max(
+        (one.dequantize_weight().T.float() - layers[name].dense().to(one.scales.dtype).float()).abs().max()
+        / layers[name].dense().abs().max()
+        for name, one in packed.items()
     )
+    ours, theirs = logits(llm, texts), logits(opened, texts)
+    exact_logits = logits(in_float32(llm), texts)
+    return {
+        "settings": scheme,
+        "notes": list(done.notes),
+        "kernels": sorted({type(one).__name__ for one in packed.values()}),
+        "layers": len(packed),
+        "weights": float(weights),
+        "float32": farthest(exact_logits, logits(opened.float(), texts)),
+        "bfloat16": farthest(ours, theirs),
+        "bfloat16_to_float32": {
+            "ours": farthest(exact_logits, ours),
+            "theirs": farthest(exact_logits, theirs),
+        },
+        "perplexity": {
+            "ours": perplexity(ours, texts),
+            "theirs": perplexity(theirs, texts),
+            "float32": perplexity(exact_logits, texts),
+        },
+        "texts": len(texts),
+        "tokens": sum(ids.shape[1] for ids in texts),
+    }
+
+
+def kept(result: dict[str, Any]) -> bool:
+    """Whether all bounds are."""
+    distances = result["bfloat16_to_float32"]
+    if distances["theirs"] > BFLOAT16 * distances["ours"]:
+        return False
+    if result["settings"].get("progressive"):
+        return result["weights"] <= SCALES
+    return result["weights"] <= WEIGHTS and result["float32"] <= FLOAT32
+
+
+def write(file: Path, content: dict[str, Any]) -> None:
+    """``result_file`` stands beside this script, where ``-P`` does not look."""
+    file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    first = commands.add_parser("expect")
-    first.add_argument("model")
-    first.add_argument("exported", type=Path)
-    commands.add_parser("compare").add_argument("exported", type=Path)
+    parser.add_argument("--scheme", choices=SCHEMES, help="this one alone, in this process; printed")
+    parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
-    if chosen.command == "expect":
-        expect(chosen.model, chosen.exported)
-    else:
-        compare(chosen.exported)
+    if chosen.scheme:
+        with tempfile.TemporaryDirectory() as folder:
+            write(chosen.out, round_trip(SCHEMES[chosen.scheme], Path(folder)))
+        return
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SCHEMES:
+            file = Path(folder) / "result.json"
+            command = [sys.executable, "-P", __file__, "--scheme", name, "--out", str(file)]
+            subprocess.run(command, check=True, stdout=sys.stderr)
+            results[name] = json.loads(file.read_text(encoding="utf-8"))
+            print(name, {key: results[name][key] for key in ("weights", "float32", "bfloat16")}, flush=True)
+    environment = describe_environment("cpu", seed=0)
+    environment["packages"] |= {name: version(name) for name in ("gptqmodel", "optimum")}
+    bounds = {"weights": WEIGHTS, "float32": FLOAT32, "bfloat16": BFLOAT16, "progressive weights": SCALES}
+    broken = [name for name, result in results.items() if not kept(result)]
+    content = {"environment": environment, "bounds": bounds, "broken": broken, "schemes": results}
+    write(chosen.out, content)
+    if broken:
+        raise SystemExit(f"bounds are broken by: {', '.join(broken)}")
 
 
 if __name__ == "__main__":

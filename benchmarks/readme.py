@@ -1,7 +1,7 @@
 """Puts the tables of result files into README.md.
 
 They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, compare, recipes, recovery,
-asking, decoding, full size or gptq.
+asking, decoding, full size, gptq or round trip.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = RESULTS / "runs"
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq): (?P<file>\S+) -->\n)"
+    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq|round trip): (?P<file>\S+) -->\n)"
     r".*?(<!-- end -->)",
     re.DOTALL,
 )
@@ -93,6 +93,15 @@ def gptq(result: dict[str, Any]) -> str:
     return _table(rows)
 
 
+def round_trip(result: dict[str, Any]) -> str:
+    """A table of ``gptqmodel_round_trip.py``."""
+    rows = [["scheme", "logits apart, float32", "bfloat16", "perplexity", "GPTQModel's", "float32"]]
+    for name, one in result["schemes"].items():
+        values = [f"{one['perplexity'][side]:.2f}" for side in ("ours", "theirs", "float32")]
+        rows.append([name, f"{one['float32']:.0e}", f"{one['bfloat16']:.3f}", *values])
+    return _table(rows)
+
+
 def measured(folder: Path = RUNS) -> dict[str, dict[str, Any]]:
     """The headlines of all recipes, by name."""
     files = sorted(folder.glob("*.json"))
@@ -151,6 +160,7 @@ TABLES = {
     "decoding": decoding,
     "full size": full_size,
     "gptq": gptq,
+    "round trip": round_trip,
 }
 
 

@@ -12,18 +12,21 @@ and read as W[o, i] = scales[g_idx[i], o] * (q - (z + 1)). Ours differs in what 
 layers store no zero points, progressive scales are products. Codes are written bit for bit.
 
 Less one cannot be said of a zero point 0: readers add one to the packed words, and the carry would run into
-the neighbour. If an asymmetric layer has such a zero point, the checkpoint is ``gptq_v2``, which stores
-zero points as they are.
+the neighbour. GPTQModel therefore opens asymmetric layers of version 1 only where it wrote them itself. With
+any such layer the checkpoint is ``gptq_v2``, which stores zero points as they are.
 
 What the format cannot hold is written with plain 16-bit weights, excluded by name in ``dynamic`` and noted:
 layers with sizes that are no multiples of 32, groups of unusual sizes, 8-bit embeddings and heads, low-rank
-and adapted layers. Layers of other bits or groups than most get their own entry in ``dynamic``.
+and adapted layers. Layers of other bits or groups than most get their own entry in ``dynamic``: a regular
+expression, of which readers take the first that matches. vLLM asks for a block's query, key and value by one
+name, gate and up too, so an entry that is true of all of them also matches that name.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +44,8 @@ from audiolm_compress.quantization.packing import RUN, pack
 from audiolm_compress.salmonn.model import Salmonn
 
 GROUPS = (-1, 16, 32, 64, 128, 256, 512, 1024)  # what GPTQModel's kernels know
+# packed_modules_mapping of vLLM's Llama, Gemma 2 and Qwen 2
+JOINED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
 class Settings(NamedTuple):
@@ -134,14 +139,13 @@ def write_gptq(model: Salmonn, folder: Path, dtype: torch.dtype | None = None) -
             f"--to gptq: no layer of the LLM can be written as GPTQ ({why}); "
             "run the pass `gptq` with groups of 32 to 128 first, or export --to safetensors16"
         )
-    version = 2 if any(_has_zero(layer) for layer in packed.values()) else 1
+    version = 1 if all(layer.scheme.symmetric for layer in packed.values()) else 2
     dense = dense_state(llm, dtype).tensors
     tensors = {name: tensor for name, tensor in dense.items() if name.rpartition(".")[0] not in packed}
     for name, layer in packed.items():
         tensors |= {f"{name}.{key}": one for key, one in gptq_tensors(layer, version, dtype).items()}
     common = Counter(settings_of(layer) for layer in packed.values()).most_common(1)[0][0]
-    dynamic = {f"+:^{re.escape(name)}$": settings_of(layer)._asdict() for name, layer in packed.items()}
-    dynamic = {key: value for key, value in dynamic.items() if value != common._asdict()}
+    dynamic = exceptions({name: settings_of(layer) for name, layer in packed.items()}, common)
     plain = _plain_linears(llm, packed)
     dynamic |= {f"-:^{re.escape(name)}$": {} for name in plain}
     write_llm(model, folder, tensors, dtype, quantization_config(common, dynamic, version))
@@ -149,8 +153,23 @@ def write_gptq(model: Salmonn, folder: Path, dtype: torch.dtype | None = None) -
     return (
         f"{len(packed)} linear layers packed: {_counted(packed)}; the rest of the LLM is "
         f"{str(dtype).removeprefix('torch.')}",
-        *_notes(llm, quantized, packed, common, version),
+        *_notes(llm, packed, common, version, dtype),
     )
+
+
+def exceptions(settings: Mapping[str, Settings], common: Settings) -> dict[str, dict[str, Any]]:
+    """Entries of ``dynamic`` for the layers, by full name, whose settings are not the ``common`` ones."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, own in settings.items():
+        if own == common:
+            continue
+        parent, _, last = name.rpartition(".")
+        known_as = re.escape(last)
+        for joined, members in JOINED.items():
+            if last in members and {settings.get(f"{parent}.{member}") for member in members} == {own}:
+                known_as = f"(?:{'|'.join((joined, *members))})"
+        found[rf"+:^{re.escape(parent)}\.{known_as}$"] = own._asdict()
+    return found
 
 
 def quantization_config(common: Settings, dynamic: dict[str, Any], version: int) -> dict[str, Any]:
@@ -183,11 +202,7 @@ def _check(folder: Path, packed: dict[str, QuantizedLinear], version: int, dtype
 
 
 def _notes(
-    llm: nn.Module,
-    quantized: dict[str, QuantizedLinear],
-    packed: dict[str, QuantizedLinear],
-    common: Settings,
-    version: int,
+    llm: nn.Module, packed: dict[str, QuantizedLinear], common: Settings, version: int, dtype: torch.dtype
 ) -> list[str]:
     """What a reader would not expect."""
     notes = []
@@ -202,14 +217,23 @@ def _notes(
             why = f"GPTQ has no {type(module).__name__}"
         reasons[why] += 1
     notes += [f"{count} modules dequantised to 16 bit: {why}" for why, count in reasons.items()]
-    others = {settings_of(layer) for layer in packed.values()} - {common}
-    if others:
+    settings = {name: settings_of(layer) for name, layer in packed.items()}
+    if set(settings.values()) - {common}:
+        notes.append("layers differ in bits or groups; `dynamic` says where, which GPTQModel and vLLM read")
+    if unlike := _unlike(llm, settings):
         notes.append(
-            "layers differ in bits or groups; `dynamic` says where, which GPTQModel and vLLM read, vLLM only "
-            "if query, key and value of a layer are alike, and gate and up"
+            f"vLLM will refuse this checkpoint: it joins query, key and value, and gate and up, which differ "
+            f"in {len(unlike)} places, the first {unlike[0]}"
         )
+    if any(one.bits < 4 or not one.sym for one in settings.values()):
+        notes.append("vLLM runs 2 and 3 bits and asymmetric layers with quantization='gptq' in float16 only")
     if version == 2:
-        notes.append("zero points of 0 need checkpoint_format gptq_v2; loaders that know v1 alone refuse it")
+        notes.append("asymmetric layers need checkpoint_format gptq_v2; loaders that know v1 alone refuse it")
+    if rounding := max(_rounding_of_scales(layer, dtype) for layer in packed.values()):
+        name = str(dtype).removeprefix("torch.")
+        notes.append(
+            f"scales do not fit {name} and are rounded, by up to {rounding:.2%}, and weights with them"
+        )
     if any(layer.activations == 8 for layer in packed.values()):
         notes.append("inputs of 8 bit, which this package's kernels round to, are not part of the format")
     return notes
@@ -235,5 +259,20 @@ def _plain_linears(llm: nn.Module, packed: dict[str, QuantizedLinear]) -> list[s
     ]
 
 
-def _has_zero(layer: QuantizedLinear) -> bool:
-    return bool((stored_parts(layer.shape, layer.stored())[2] == 0).any())
+def _rounding_of_scales(layer: QuantizedLinear, dtype: torch.dtype) -> float:
+    """The largest relative change of a scale in ``dtype``: products of progressive grids need more digits."""
+    stored = layer.stored()
+    exact = stored["scales"].float() * stored.get("multiples", torch.tensor(1)).float()
+    return float(((exact.to(dtype).float() - exact) / exact).abs().max())
+
+
+def _unlike(llm: nn.Module, settings: Mapping[str, Settings]) -> list[str]:
+    """Full names under which vLLM joins layers that do not have one and the same form."""
+    parents = dict.fromkeys(name.rpartition(".")[0] for name in settings)
+    modules = dict(llm.named_modules())
+    return [
+        f"{parent}.{joined}"
+        for parent in parents
+        for joined, members in JOINED.items()
+        if len({settings.get(f"{parent}.{one}") for one in members if f"{parent}.{one}" in modules}) > 1
+    ]

@@ -14,6 +14,7 @@ When it helps: 4 bit with groups of 32 to 128 is nearly free for LLMs of a billi
 models want groups of 32. 3 bit is a cliff, 2 bit needs training afterwards, encoders are best left at 8 bit.
 What it costs: about two forward passes over the calibration data per block, and at 2 or 3 bit speed, as no
 fast kernel exists. ``bits: auto`` chooses among widths layer by layer (`passes/mixed_precision.py`).
+``engine: gptqmodel`` lets GPTQModel's solver work on the same statistics (`quantization/gptqmodel.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from torch import nn
 
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
+from audiolm_compress.passes.gptq_engine import SOLVERS, Engine, engine_notes, require_engine
 from audiolm_compress.passes.gptq_report import gptq_report
 from audiolm_compress.passes.gptq_schemes import Bits, GroupSize, Override, scheme_of, stored_scheme
 from audiolm_compress.passes.mixed_precision import Allocation, Measuring, Open, assume, choose
@@ -98,6 +100,11 @@ class Gptq(Pass):
         (), description="Exceptions by name; the last that matches counts."
     )
     batch_size: int = Field(8, ge=1, description="Calibration clips that are computed together.")
+    engine: Engine = Field(
+        "audiolm_compress",
+        description="Who chooses codes and scales, on the same calibration inputs: this package, or "
+        "GPTQModel's solver, which must be installed (extra gptqmodel).",
+    )
 
     @model_validator(mode="after")
     def _auto_has_an_average(self) -> Gptq:
@@ -125,12 +132,21 @@ class Gptq(Pass):
             )
         return self
 
+    @model_validator(mode="after")
+    def _engine_can(self) -> Gptq:
+        if self.engine == "gptqmodel":
+            if self.progressive:
+                raise ValueError("engine: gptqmodel has no progressive scales; leave progressive out")
+            if self.damping == 1:
+                raise ValueError("engine: gptqmodel needs a damping below 1; found 1")
+        return self
+
     def apply(self, model: Salmonn, context: Context) -> PassReport:
         """Quantise part after part, in the order in which data flows, each on what the ones before it give.
 
         Raises:
-            PassError: a part is missing or has no linear layer, an override matches nothing, or there is too
-                little calibration data.
+            PassError: a part is missing or has no linear layer, an override matches nothing, there is too
+                little calibration data, or the engine is not installed or cannot take a layer.
         """
         targets, small = self._targets(model)
         if not context.calibration:
@@ -139,6 +155,7 @@ class Gptq(Pass):
         if self.average_bits is not None:
             chosen = choose(model, self._left_open(targets), self._measuring(self.average_bits), context)
         schemes = self._schemes(targets, chosen)
+        require_engine(self.engine, targets, schemes)
         examples, total = shared_clips(context.calibration, self.batch_size)
         before = sum(model.weight_bytes().values())
         layers: list[Layer] = []
@@ -155,6 +172,7 @@ class Gptq(Pass):
                 self.prefill_activations,
                 context.progress.advance,
                 total,
+                SOLVERS[self.engine],
             )
             with evaluating(model):
                 run, masks = part_calibration(model, part, examples, self.batch_size)
@@ -171,6 +189,7 @@ class Gptq(Pass):
         if small:
             names = ", ".join(small)
             left.append(f"{len(small)} layers of fewer than {_FEWEST_OUTPUTS} outputs left alone: {names}")
+        left += engine_notes(self.engine, self.bits)
         report = gptq_report(model, layers, before, after, left)
         return chosen.told(report) if chosen else report
 
@@ -208,6 +227,7 @@ class Gptq(Pass):
         if self.average_bits is not None:
             assumed = assume(sketch, self._left_open(targets), self._measuring(self.average_bits))
         schemes = self._schemes(targets, assumed)
+        require_engine(self.engine, targets, schemes)
         warnings: Counter[str] = Counter()
         for part, linears in targets.items():
             sketch.run_part(part, 3 * sketch.calibration_clips)

@@ -132,11 +132,7 @@ def quantize_gptq(
     Raises:
         PassError: H holds NaN or infinite values, or is not positive with any damping.
     """
-    if not torch.isfinite(hessian).all():
-        raise PassError(
-            "gptq: the calibration inputs of a layer hold NaN or infinite values; cast that part to "
-            "float32 or bfloat16, or look for broken clips"
-        )
+    require_finite(hessian)
     weight = weight.float()
     if not hessian.diagonal().any():  # no input was ever non-zero: nothing to learn from
         return quantize_rounding(weight, hessian, scheme, dtype=dtype)
@@ -151,6 +147,32 @@ def quantize_gptq(
     codes = _greedy(weight, factor, order, grid, scheme)
     for _ in range(sweeps):
         codes, grid = _descend(weight, damped, codes, grid, scheme, dtype)
+    return quantized_as(weight, hessian, codes, grid, scheme, damping, dtype)
+
+
+def require_finite(hessian: Tensor) -> None:
+    """Refuse statistics of broken inputs.
+
+    Raises:
+        PassError: H holds NaN or infinite values.
+    """
+    if not torch.isfinite(hessian).all():
+        raise PassError(
+            "gptq: the calibration inputs of a layer hold NaN or infinite values; cast that part to "
+            "float32 or bfloat16, or look for broken clips"
+        )
+
+
+def quantized_as(
+    weight: Tensor,
+    hessian: Tensor,
+    codes: Tensor,
+    grid: Grid,
+    scheme: Scheme,
+    damping: float,
+    dtype: torch.dtype | None,
+) -> Quantized:
+    """``codes`` on ``grid`` with what they cost; see ``quantize_gptq`` for the arguments."""
     rounded = quantize_rounding(weight, hessian, scheme, dtype=dtype)
     loss = _energy(weight - dequantize(codes, grid, scheme), hessian)
     return replace(rounded, codes=codes, grid=grid, loss=loss, damping=damping)
