@@ -9,13 +9,14 @@ from pathlib import Path
 from audiolm_compress.errors import AudioLMError, MachineError, PassError
 from audiolm_compress.faults import explained
 from audiolm_compress.recipe import Recipe
+from audiolm_compress.settings import at_home
 
 
 def with_baseline(recipe: Recipe, baseline: str | Path | None) -> Recipe:
     """The recipe for another baseline; unlike its own, a path given here starts at the working directory."""
     if baseline is None:
         return recipe
-    path = Path(baseline).expanduser()
+    path = at_home(str(baseline))
     source = str(path.resolve()) if str(baseline) != "tiny" and path.exists() else str(baseline)
     return recipe.model_copy(update={"baseline": source})
 

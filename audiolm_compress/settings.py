@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,23 @@ class Settings(BaseModel):
 
 
 def resolve(value: str, info: ValidationInfo) -> Path:
-    """A path from where it is written: the recipe file's folder, without one the working directory."""
+    """A path from where it is written: the recipe file's folder, without one the working directory.
+
+    Raises:
+        ValueError: it cannot be looked up: too long, without permission, or a link to itself.
+    """
     folder = (info.context or {}).get("folder", Path.cwd())
-    return (folder / Path(value).expanduser()).resolve()
+    try:
+        path = (folder / at_home(value)).resolve()
+        path.exists()  # True or False, unless one of the reasons above lies in the way
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"cannot look up {value[:80]!r}: {error.args[-1]}") from error
+    return path
+
+
+def at_home(value: str) -> Path:
+    """A path with home folders for ``~`` and ``~user``; one of a user that there is not stays as it is."""
+    return Path(os.path.expanduser(value))  # noqa: PTH111  # Path's own raises RuntimeError
 
 
 def existing_file(value: str, info: ValidationInfo) -> str:

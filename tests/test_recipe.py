@@ -112,6 +112,9 @@ goals: {weight_ratio: small}
         ("passes: [{pass: merge_lora}]\ngoals: {wer_increase: .nan}", "goals.wer_increase: found nan"),
         ("passes: [{pass: merge_lora}]\nbaseline: gone.yaml", "baseline: no such file or folder: "),
         ("passes: [{pass: cast}]\ndata: {training: gone.json}", "line 2, data.training: no such file: "),
+        ("passes: [{pass: merge_lora}]\nbaseline: ~nobody_/x", "baseline: no such file or folder: "),
+        (f"passes: [{{pass: merge_lora}}]\nbaseline: {300 * 'a'}", "File name too long"),
+        (f"passes: [{{pass: cast}}]\ndata: {{test: {300 * 'a'}}}", "data.test: cannot look up 'aaa"),
         (
             "passes: [{pass: cast}]\ndata: {training_clips: 9}",
             "line 2, data.training_clips: limits the clips of `training`, which is unset; set it, or",

@@ -118,8 +118,12 @@ def other_bytes(draw: st.DrawFn, valid: bytes, reach: int | None = None) -> byte
 
 @dataclass(frozen=True)
 class Target:
-    """An entry point: what it is given, and what reads that in a folder."""
+    """An entry point: valid inputs, damaged ones, and what reads them in a folder.
 
+    An input is the content of a file, or the file and its content.
+    """
+
+    clean: Sequence[Any]
     inputs: st.SearchStrategy[Any]
     read: Callable[[Path, Any], object]
 
@@ -166,7 +170,8 @@ def _annotation(folder: Path) -> Target:
         (folder / "ann.json").write_bytes(data)
         load_examples(folder / "ann.json", on_bad_audio="skip", require_texts=bool(len(data) % 2))
 
-    return Target(st.one_of(other_content(valid).map(_json_bytes), other_bytes(_json_bytes(valid))), read)
+    clean = _json_bytes(valid)
+    return Target([clean], st.one_of(other_content(valid).map(_json_bytes), other_bytes(clean)), read)
 
 
 def _audio(folder: Path) -> Target:
@@ -195,7 +200,7 @@ def _audio(folder: Path) -> Target:
     inputs = st.sampled_from(clean).flatmap(
         lambda named: st.tuples(st.just(named[0]), other_bytes(named[1], reach=128))
     )
-    return Target(inputs, read)
+    return Target(clean, inputs, read)
 
 
 def _recipe() -> Target:
@@ -207,7 +212,7 @@ def _recipe() -> Target:
         load_recipe(folder / "recipe.yaml")
 
     structured = st.sampled_from(contents).flatmap(other_content).map(_json_bytes)
-    return Target(st.one_of(structured, st.sampled_from(texts).flatmap(other_bytes)), read)
+    return Target(texts, st.one_of(structured, st.sampled_from(texts).flatmap(other_bytes)), read)
 
 
 def _config(folder: Path) -> Target:
@@ -222,11 +227,12 @@ def _config(folder: Path) -> Target:
     structured = st.sampled_from(changed).flatmap(
         lambda file: st.tuples(st.just(file), other_content(json.loads(file.read_bytes())).map(_json_bytes))
     )
-    upstream = other_content(yaml.safe_load((PARITY / "config.yaml").read_text()))
+    layout = folder / "upstream" / "config.yaml"
+    upstream = other_content(yaml.safe_load(layout.read_text()))
     weights = folder / "model" / "model.safetensors"
     inputs = st.one_of(
         structured,
-        st.tuples(st.just(folder / "upstream" / "config.yaml"), upstream.map(_json_bytes)),
+        st.tuples(st.just(layout), upstream.map(_json_bytes)),
         st.tuples(st.just(weights), other_bytes(weights.read_bytes(), reach=4000)),
     )
 
@@ -236,11 +242,11 @@ def _config(folder: Path) -> Target:
         file.write_bytes(data)
         inner = folder / "model"
         try:
-            load_model(inner if file.is_relative_to(inner) else folder / "upstream" / "config.yaml")
+            load_model(inner if file.is_relative_to(inner) else layout)
         finally:
             file.write_bytes(clean)
 
-    return Target(inputs, read)
+    return Target([(file, file.read_bytes()) for file in (*changed, layout, weights)], inputs, read)
 
 
 def fuzz(target: Target, folder: Path, counts: Counts, inputs: int, seed: int) -> None:

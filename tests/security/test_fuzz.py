@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from .fuzz import ROOT, Counts, campaign, fuzz, targets
+from .guided import decoded, encoded
 
-_INPUTS = {"annotation": 400, "audio": 500, "recipe": 200, "config": 60}
+SEARCHES = [*(ROOT / "recipes").glob("search_*.yaml")]
+_INPUTS = {"annotation": 400, "audio": 500, "recipe": 200, "config": 30}
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers and numpy, about odd values that they accept
@@ -34,6 +36,17 @@ def test_a_campaign_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
         "recipe": 9,
         "config": 1,
     }
+
+
+def test_guided_fuzzing_begins_with_valid_inputs(tmp_path: Path) -> None:
+    for name, target in targets(tmp_path).items():
+        counts = Counts()
+        for data, clean in zip(encoded(target), target.clean, strict=True):
+            assert decoded(target, data) == clean
+            counts.survive(target, tmp_path, clean)
+        assert counts.of["refused"] == (name == "recipe" and len(SEARCHES)), "searches leave choices open"
+        target_input = decoded(target, b"")  # libFuzzer's first
+        assert type(target_input) is type(target.clean[0])
 
 
 @pytest.mark.campaign
