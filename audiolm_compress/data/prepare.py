@@ -164,17 +164,20 @@ def _make(
 ) -> None:
     """Make the files of clips, recording by recording, and write their entries in the same order."""
     waiting: deque[list[Clip]] = deque()
-    used: set[int] = set()
+    used: set[int] = set()  # folders, of which each recording has its own, as names would be too many
 
     def jobs() -> Iterator[Job]:
         for source, group in groupby(clips, key=lambda clip: clip.file):
             mine: dict[str, Cut] = {}
             waiting.append(list(group))
+            places = set()
             for clip in waiting[-1]:
                 name, piece = _name(clip, form), clip.piece or Piece("")
-                if name not in mine and digest(name) not in used:
+                place = digest(name.rpartition("/")[0] or name)
+                if name not in mine and place not in used:
                     mine[name] = Cut(name, piece.start, piece.end, records.get(name))
-            used.update(map(digest, mine))
+                    places.add(place)
+            used.update(places)
             yield Job(source, tuple(mine.values()))
 
     for _, outcomes in in_processes(partial(make_clips, folder=folder, form=form), jobs(), workers):
