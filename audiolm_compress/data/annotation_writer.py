@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from audiolm_compress.data.strata import shown
 from audiolm_compress.errors import DataError
 
 LEFT_OUT = ".left_out.csv"
@@ -85,7 +86,8 @@ class LeftOut:
     def lines(self) -> list[str]:
         """One line for each reason: how many, why, the first names."""
         return [
-            f"{count} x {reason}: {', '.join(self.examples[reason])}" + (", ..." if count > _EXAMPLES else "")
+            f"{count} x {shown(reason)}: {', '.join(map(shown, self.examples[reason]))}"
+            + (", ..." if count > _EXAMPLES else "")
             for reason, count in self.counts.most_common()
         ]
 

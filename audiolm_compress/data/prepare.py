@@ -25,7 +25,7 @@ from audiolm_compress.data.annotation_writer import (
 from audiolm_compress.data.clip_file import Cut, Form, Job, Outcome, make_clips
 from audiolm_compress.data.convert import NoSteps, Steps, kind_of
 from audiolm_compress.data.corpora.clip import Clip, Missing, Piece
-from audiolm_compress.data.records import Records, opened_records
+from audiolm_compress.data.records import PARTIAL, Records, opened_records
 from audiolm_compress.data.repeats import digest
 from audiolm_compress.data.workers import in_processes
 from audiolm_compress.errors import DataError
@@ -174,7 +174,7 @@ def _make(
             for clip in waiting[-1]:
                 name, piece = _name(clip, form), clip.piece or Piece("")
                 place = digest(name.rpartition("/")[0] or name)
-                if name not in mine and place not in used:
+                if name not in mine and place not in used and not name.startswith(f"{PARTIAL}/"):
                     mine[name] = Cut(name, piece.start, piece.end, records.get(name))
                     places.add(place)
             used.update(places)
@@ -190,7 +190,7 @@ def _make(
         for clip in waiting.popleft():
             name = _name(clip, form)
             if name not in made:
-                entries.missing(name, "its name is already used")
+                entries.missing(name, "its name is taken")
             elif made[name].reason:
                 entries.missing(name, made[name].reason, kind_of(made[name].reason))
             else:

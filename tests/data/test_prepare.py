@@ -318,11 +318,13 @@ def test_an_identity_is_given_once(tmp_path: Path) -> None:
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
-    for name in ("a.wav", "b.wav"):
+    names = {"a.wav": "same/1", "b.wav": "same/1", "c.wav": ".partial/2"}
+    for name in names:
         sound(tmp_path / name)
-    offered = [Clip(tmp_path / name, ("x",), "asr", piece=Piece("same/1")) for name in ("a.wav", "b.wav")]
+    offered = [Clip(tmp_path / name, ("x",), "asr", piece=Piece(piece)) for name, piece in names.items()]
     done = prepare(offered, tmp_path / "out.json", tmp_path / "out")
-    assert (len(entries(done)), left_out(done)) == (1, {"1.flac": "its name is already used"})
+    assert len(entries(done)) == 1
+    assert left_out(done) == {"1.flac": "its name is taken", "2.flac": "its name is taken"}
 
 
 @pytest.mark.parametrize(
