@@ -105,7 +105,8 @@ def left_out_beside(annotation: Path) -> Iterator[LeftOut]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = partial.open("w", encoding="utf-8", newline="")
+        # A name of a corpus may hold half of a surrogate pair, which is no character.
+        file = partial.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
     noted = LeftOut(file)

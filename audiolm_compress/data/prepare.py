@@ -174,7 +174,7 @@ def _make(
             for clip in waiting[-1]:
                 name, piece = _name(clip, form), clip.piece or Piece("")
                 place = digest(name.rpartition("/")[0] or name)
-                if name not in mine and place not in used and not name.startswith(f"{PARTIAL}/"):
+                if name not in mine and place not in used and _is_file_name(name):
                     mine[name] = Cut(name, piece.start, piece.end, records.get(name))
                     places.add(place)
             used.update(places)
@@ -190,11 +190,15 @@ def _make(
         for clip in waiting.popleft():
             name = _name(clip, form)
             if name not in made:
-                entries.missing(name, "its name is taken")
+                entries.missing(name, "its name is taken, or none for a file")
             elif made[name].reason:
                 entries.missing(name, made[name].reason, kind_of(made[name].reason))
             else:
                 entries.add(clip, folder / name)
+
+
+def _is_file_name(name: str) -> bool:
+    return name.isprintable() and not name.startswith(f"{PARTIAL}/")
 
 
 def _name(clip: Clip, form: Form) -> str:

@@ -100,7 +100,7 @@ def content(path: Path) -> str:
 
 
 def _name_digest(name: str) -> int:
-    made = hashlib.blake2b(name.encode("utf-8"), digest_size=_NAME_BYTES).digest()
+    made = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES).digest()
     return int.from_bytes(made, "little")
 
 

@@ -318,13 +318,15 @@ def test_an_identity_is_given_once(tmp_path: Path) -> None:
 
 
 def test_a_name_is_given_once(tmp_path: Path) -> None:
-    names = {"a.wav": "same/1", "b.wav": "same/1", "c.wav": ".partial/2"}
+    names = {"a.wav": "same/1", "b.wav": "same/1", "c.wav": ".partial/2", "d.wav": "\ud800/3"}
     for name in names:
         sound(tmp_path / name)
     offered = [Clip(tmp_path / name, ("x",), "asr", piece=Piece(piece)) for name, piece in names.items()]
     done = prepare(offered, tmp_path / "out.json", tmp_path / "out")
     assert len(entries(done)) == 1
-    assert left_out(done) == {"1.flac": "its name is taken", "2.flac": "its name is taken"}
+    assert left_out(done) == {
+        f"{number}.flac": "its name is taken, or none for a file" for number in (1, 2, 3)
+    }
 
 
 @pytest.mark.parametrize(
