@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from audiolm_compress.data.strata import shown
 from audiolm_compress.errors import DataError
 
 LEFT_OUT = ".left_out.csv"
@@ -85,7 +86,8 @@ class LeftOut:
     def lines(self) -> list[str]:
         """One line for each reason: how many, why, the first names."""
         return [
-            f"{count} x {reason}: {', '.join(self.examples[reason])}" + (", ..." if count > _EXAMPLES else "")
+            f"{count} x {shown(reason)}: {', '.join(map(shown, self.examples[reason]))}"
+            + (", ..." if count > _EXAMPLES else "")
             for reason, count in self.counts.most_common()
         ]
 
@@ -103,7 +105,8 @@ def left_out_beside(annotation: Path) -> Iterator[LeftOut]:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = partial.open("w", encoding="utf-8", newline="")
+        # A name of a corpus may hold half of a surrogate pair, which is no character.
+        file = partial.open("w", encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
     noted = LeftOut(file)

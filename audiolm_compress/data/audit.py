@@ -29,7 +29,7 @@ from audiolm_compress.data.ledger import (
     Ledger,
 )
 from audiolm_compress.data.repeats import Shared, digest, file_digest
-from audiolm_compress.data.strata import clip_name, source_of
+from audiolm_compress.data.strata import clip_name, shown, source_of
 from audiolm_compress.data.stream import stream_items
 from audiolm_compress.errors import DataError
 
@@ -125,7 +125,7 @@ class _Reader:
             part.entries += 1
             if entry is None:
                 path = item.get("path", "") if isinstance(item, dict) else ""
-                self._add(part, Finding(part.name, index, str(path), "unusable entry", "; ".join(problems)))
+                self._add(part, index, path, "unusable entry", "; ".join(problems))
                 self._ledger.add(place, 0, 0, 0, 0)
             else:
                 seconds = self._count(part, index, entry, sound)
@@ -167,7 +167,7 @@ class _Reader:
             part.channels[sound.header.channels] += 1
         elif sound.reason:
             kind = "missing file" if sound.reason == "missing" else "unreadable file"
-            self._add(part, Finding(part.name, index, entry.path, kind, sound.reason))
+            self._add(part, index, entry.path, kind, sound.reason)
         group = self._group(part, entry)
         group.entries += 1
         for text in entry.texts:
@@ -178,11 +178,11 @@ class _Reader:
             part.seconds.add(seconds)
             group.seconds.add(seconds)
             if kind := outlier(seconds):
-                self._add(part, Finding(part.name, index, entry.path, kind, f"{seconds:.2f} s"))
+                self._add(part, index, entry.path, kind, f"{seconds:.2f} s")
         return seconds
 
     def _group(self, part: Part, entry: Entry) -> Group:
-        key = (source_of(entry), entry.task)
+        key = (shown(source_of(entry)), shown(entry.task))
         if key not in part.groups and len(part.groups) >= MAX_GROUPS:
             key = (OTHERS, OTHERS)
             note = f"{part.name}: only the first {MAX_GROUPS} pairs of source and task are told apart"
@@ -190,7 +190,8 @@ class _Reader:
                 self.audit.notes.append(note)
         return part.groups.setdefault(key, Group())
 
-    def _add(self, part: Part, finding: Finding) -> None:
+    def _add(self, part: Part, index: int, path: Any, kind: str, detail: str = "") -> None:
+        finding = Finding(part.name, index, shown(str(path)), kind, shown(detail))
         part.findings[finding.kind] += 1
         examples = self.audit.examples.setdefault(finding.kind, [])
         if len(examples) < self._listed:
@@ -209,7 +210,7 @@ class _Reader:
                 for index, item in enumerate(stream_items(part.name)):
                     if position < len(compared.marks) and compared.marks[position]:
                         for kind in _marked(int(compared.marks[position])):
-                            self._add(part, Finding(part.name, index, item["path"], kind))
+                            self._add(part, index, item["path"], kind)
                     position += 1
         if not self._content:
             self.audit.notes.append(

@@ -18,7 +18,7 @@ class Finding:
     Attributes:
         annotation: the file.
         index: of the entry, from 0.
-        path: as the entry has it; empty where it has none.
+        path: as the entry has it, cut and escaped so that a terminal can show it; empty where it has none.
         kind: such as ``missing file``; what findings are counted by.
         detail: what was found.
     """

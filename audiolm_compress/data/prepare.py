@@ -25,7 +25,7 @@ from audiolm_compress.data.annotation_writer import (
 from audiolm_compress.data.clip_file import Cut, Form, Job, Outcome, make_clips
 from audiolm_compress.data.convert import NoSteps, Steps, kind_of
 from audiolm_compress.data.corpora.clip import Clip, Missing, Piece
-from audiolm_compress.data.records import Records, opened_records
+from audiolm_compress.data.records import PARTIAL, Records, opened_records
 from audiolm_compress.data.repeats import digest
 from audiolm_compress.data.workers import in_processes
 from audiolm_compress.errors import DataError
@@ -164,17 +164,20 @@ def _make(
 ) -> None:
     """Make the files of clips, recording by recording, and write their entries in the same order."""
     waiting: deque[list[Clip]] = deque()
-    used: set[int] = set()
+    used: set[int] = set()  # folders, of which each recording has its own, as names would be too many
 
     def jobs() -> Iterator[Job]:
         for source, group in groupby(clips, key=lambda clip: clip.file):
             mine: dict[str, Cut] = {}
             waiting.append(list(group))
+            places = set()
             for clip in waiting[-1]:
                 name, piece = _name(clip, form), clip.piece or Piece("")
-                if name not in mine and digest(name) not in used:
+                place = digest(name.rpartition("/")[0] or name)
+                if name not in mine and place not in used and _is_file_name(name):
                     mine[name] = Cut(name, piece.start, piece.end, records.get(name))
-            used.update(map(digest, mine))
+                    places.add(place)
+            used.update(places)
             yield Job(source, tuple(mine.values()))
 
     for _, outcomes in in_processes(partial(make_clips, folder=folder, form=form), jobs(), workers):
@@ -187,11 +190,15 @@ def _make(
         for clip in waiting.popleft():
             name = _name(clip, form)
             if name not in made:
-                entries.missing(name, "its name is already used")
+                entries.missing(name, "its name is taken, or none for a file")
             elif made[name].reason:
                 entries.missing(name, made[name].reason, kind_of(made[name].reason))
             else:
                 entries.add(clip, folder / name)
+
+
+def _is_file_name(name: str) -> bool:
+    return name.isprintable() and not name.startswith(f"{PARTIAL}/")
 
 
 def _name(clip: Clip, form: Form) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,13 +73,12 @@ def opened_records(folder: Path) -> Iterator[Records]:
                 f"{folder}: another process writes clips there; wait for it or name another folder"
             )
         partial = folder / PARTIAL
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(exist_ok=True)
-        _empty(partial)
         try:
             yield Records(file)
         finally:
-            _empty(partial)
-            partial.rmdir()
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def record(*parts: object) -> bytes:
@@ -100,13 +100,8 @@ def content(path: Path) -> str:
 
 
 def _name_digest(name: str) -> int:
-    made = hashlib.blake2b(name.encode("utf-8"), digest_size=_NAME_BYTES).digest()
+    made = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES).digest()
     return int.from_bytes(made, "little")
-
-
-def _empty(partial: Path) -> None:
-    for path in partial.iterdir():
-        path.unlink()
 
 
 def _locked(file: BinaryIO) -> bool:

@@ -16,6 +16,7 @@ OnBad = Literal["stop", "skip"]
 Stratum = tuple[str, ...]
 MAX_STRATA = 1000
 _LISTED = 10
+_SHOWN_CHARACTERS = 200
 _SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"})
 
 
@@ -31,7 +32,7 @@ class Bad:
         """Note one."""
         self.count += 1
         if len(self.first) < _LISTED:
-            self.first.append(f"entry {index}: {reason}")
+            self.first.append(f"entry {index}: {shown(reason)}")
 
     def settle(self, on_bad: OnBad) -> list[str]:
         """Notes about what was left out.
@@ -96,8 +97,18 @@ class Strata:
     @staticmethod
     def _value(key: str, item: dict[str, Any], entry: Entry) -> str:
         if key == "task":
-            return entry.task
-        return source_of(entry) if key == "source" else str(item.get(key, ""))
+            return shown(entry.task)
+        return shown(source_of(entry) if key == "source" else str(item.get(key, "")))
+
+
+def shown(text: str) -> str:
+    r"""Text of an annotation as tables and terminals take it: in one line, of at most 200 characters.
+
+    >>> shown("caf\u00e9 a/b.wav"), shown("a\x1b[2J"), shown("\ud800")
+    ('café a/b.wav', 'a\\x1b[2J', '\\ud800')
+    """
+    cut = text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
+    return cut if cut.isprintable() else cut.encode("unicode_escape").decode("ascii")
 
 
 def source_of(entry: Entry) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing.connection import wait
-from threading import Thread
+from multiprocessing.connection import Connection, wait
+from threading import Event, Thread
 from typing import TypeVar
 
 from audiolm_compress.errors import DataError
@@ -41,12 +41,16 @@ def in_processes(
     taken = iter(jobs)
     waiting: deque[tuple[list[Job], Future[list[Result]]]] = deque()
     # Spawned, so that no process inherits the locks of another one's threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    context = multiprocessing.get_context("spawn")
+    told, telling = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(told,))
+    done = False
     try:
         while True:
             while len(waiting) < workers * _AHEAD and (batch := list(islice(taken, _TOGETHER))):
                 waiting.append((batch, pool.submit(_all, work, batch)))
             if not waiting:
+                done = True
                 return
             batch, future = waiting.popleft()
             yield from zip(batch, future.result(), strict=True)
@@ -56,21 +60,32 @@ def in_processes(
             "give the same command with fewer --workers"
         ) from error
     finally:
+        if not done:
+            telling.close()  # which each process hears after the job that it is at
         pool.shutdown(wait=True, cancel_futures=True)
+        telling.close()
+        told.close()
+
+
+_stopping = Event()
 
 
 def _all(work: Callable[[Job], Result], batch: list[Job]) -> list[Result]:
-    return [work(job) for job in batch]
+    """Results of a batch; the rest of one that nobody waits for any more is left."""
+    return [work(job) for job in batch if not _stopping.is_set()]
 
 
-def _begin() -> None:
+def _begin(told: Connection) -> None:
     """Leave Ctrl-C to the first process, and end when it ends: a killed one cannot say so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=_listen, args=(told,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _listen(told: Connection) -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    if parent is None:
+        return
+    if parent.sentinel not in wait([parent.sentinel, told]):
+        _stopping.set()
         wait([parent.sentinel])
-        os._exit(1)
+    os._exit(1)

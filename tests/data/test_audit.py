@@ -171,6 +171,24 @@ def test_command(two: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureF
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_what_no_terminal_should_see_is_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = [
+        {"path": "\ud800.wav", "text": "half a pair"},
+        {"path": "a\x1b[2J\n.wav", "text": "x", "source": "\x1b]0;title\x07"},
+        {"path": "p" * 5000, "text": "x", "task": "t" * 5000},
+        {"path": ["no", "text"], "text": "x"},
+    ]
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"annotation": entries}), encoding="utf-8")
+    rows, page = tmp_path / "rows.csv", tmp_path / "page.html"
+    assert _run(["data", "audit", str(file), "--findings", str(rows), "--html", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and "\\x1b[2J" in printed and "\\ud800" in printed
+    assert "p" * 300 not in rows.read_text(encoding="utf-8")
+    assert _run(["data", "audit", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["annotations"][0]["findings"]["unusable entry"] == 2
+
+
 def test_links_out_of_the_prefix_are_not_followed(tmp_path: Path) -> None:
     folder = tmp_path / "prefix"
     clip(folder, "own.wav", 2.0)

@@ -16,6 +16,7 @@ from audiolm_compress.cli import _run
 from audiolm_compress.data.annotation import read_annotation
 from audiolm_compress.data.annotation_writer import left_out_path
 from audiolm_compress.data.corpora import audiocaps, clotho, gigaspeech, librispeech, musicnet, wavcaps
+from audiolm_compress.data.corpora.clip import Clip, Piece
 from audiolm_compress.data.prepare import Prepared, prepare
 from audiolm_compress.errors import DataError
 
@@ -314,6 +315,18 @@ def test_an_identity_is_given_once(tmp_path: Path) -> None:
         sound(tmp_path / split / "1.wav")
     done = prepare(clotho.offer(tmp_path, ["validation", "evaluation"]), tmp_path / "a.json", tmp_path)
     assert (len(entries(done)), left_out(done)) == (1, {"1.wav": "its testset_id is already used"})
+
+
+def test_a_name_is_given_once(tmp_path: Path) -> None:
+    names = {"a.wav": "same/1", "b.wav": "same/1", "c.wav": ".partial/2", "d.wav": "\ud800/3"}
+    for name in names:
+        sound(tmp_path / name)
+    offered = [Clip(tmp_path / name, ("x",), "asr", piece=Piece(piece)) for name, piece in names.items()]
+    done = prepare(offered, tmp_path / "out.json", tmp_path / "out")
+    assert len(entries(done)) == 1
+    assert left_out(done) == {
+        f"{number}.flac": "its name is taken, or none for a file" for number in (1, 2, 3)
+    }
 
 
 @pytest.mark.parametrize(

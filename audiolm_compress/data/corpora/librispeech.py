@@ -24,7 +24,7 @@ def offer(folder: Path, splits: Sequence[str] = ()) -> Offer:
         DataError: the folder has another layout, or a transcript cannot be read.
     """
     root = folder / _NAME if (folder / _NAME).is_dir() else folder
-    found = sorted(path.name for path in root.iterdir() if next(path.glob(_TRANSCRIPTS), None))
+    found = sorted(path.name for path in root.glob("*") if next(path.glob(_TRANSCRIPTS), None))
     for split in chosen(_NAME, folder, found, splits):
         for transcript in sorted((root / split).glob(_TRANSCRIPTS)):
             yield from _chapter(transcript, split)
