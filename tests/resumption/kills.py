@@ -4,9 +4,9 @@
 
 The small Llama set is compressed by four passes, one of them calibrated and one that trains. Each moment is a
 stage, the furthest that the run has come to or the next, and a share of the time that it took undisturbed;
-there SIGKILL ends the process. When a run has come to
-its end, its folder is compared and the next begins anew, until all kills are done. Nothing but the stage that
-was running may be computed again: the test of that has every stage kept, also those that are too quick to be.
+there SIGKILL ends the process. When a run has come to its end, its folder is compared and the next begins
+anew, until all kills are done. Nothing but the stage that was running may be computed again: to see that,
+stages are kept here that a run of one's own does not keep, as they are quicker than writing.
 """
 
 from __future__ import annotations
