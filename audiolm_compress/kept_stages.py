@@ -175,16 +175,20 @@ class Stages:
             self._take(what)
             return from_json(on_main(lambda: json.loads(file.read_text(encoding="utf-8"))))
         value = compute()
-        with explained(file):
-            on_main(lambda: self._write(file, to_json(value)))
+
+        def write() -> None:
+            with explained(file):
+                self._write(file, to_json(value))
+
+        on_main(write)
         return value
 
     def publish(self, folder: Path) -> None:
         """Let a folder of a model become the result; then nothing more needs to be kept."""
         with explained(self.target):
             take_place(folder, self.target, store.is_model_folder, self.folder / _FORMER)
-            shutil.rmtree(self.folder)
         self._published = True
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def open(self) -> None:
         """Clear away what a killed process left unfinished. The lock must be held."""
@@ -212,10 +216,9 @@ class Stages:
     def _kept(self) -> list[str]:
         positions = [self._position(path) for path in self.folder.glob("pass*.json")]
         kept = [f"the model after pass {max(positions)}"] if positions else []
-        results = len(list(self.folder.glob("measured-*.json")))
-        return kept + (
-            [f"{results} measured results" if results > 1 else "1 measured result"] * bool(results)
-        )
+        if any(self.folder.glob("measured-*.json")):
+            kept.append("what was measured")
+        return kept
 
     def _take(self, which: str) -> None:
         self.taken.append(which)

@@ -92,8 +92,12 @@ def model_digest(model: Salmonn) -> str:
 
 
 def tensors_digest(model: Salmonn) -> str:
-    """Of a model's parameters and buffers, with those that are computed and not saved."""
-    tensors: dict[str, Tensor] = {**dict(model.named_buffers()), **model.state_dict()}
+    """Of a model's parameters and buffers, with those that are computed and not saved.
+
+    Weights that a kernel has rearranged beyond reading are in the state dict as they were.
+    """
+    plain = {name: buffer for name, buffer in model.named_buffers() if buffer.layout is torch.strided}
+    tensors: dict[str, Tensor] = {**plain, **model.state_dict()}
     parts: list[str | Tensor] = []
     for name in sorted(tensors):
         parts += [name, tensors[name]]
