@@ -22,6 +22,8 @@ from audiolm_compress.data.audio import load_audio
 from audiolm_compress.recipe import load_recipe
 from audiolm_compress.salmonn.load import TINY, load_model
 
+from .planning.test_full_size import GEMMA_2_2B, checkpoint
+
 ROOT = Path(__file__).parent.parent
 AT_REAL_SIZE = {
     "full_size_gemma-2-2b.json": ["gemma2_4bit"],
@@ -104,6 +106,28 @@ def test_questions_are_answered(workplace: Path, name: str) -> None:
     assert done.exit_code == 0, done.output
     # `tiny` was trained on two tasks: it may find nothing to say to a free question.
     assert done.output.strip() or name == "ask"
+
+
+def facts(output: str) -> list[str]:
+    """Lines of a plan's tables and its notes, without what is measured on the machine that makes it."""
+    tables, *notes = re.split(r"^- ", output, flags=re.MULTILINE)
+    told = [line.rstrip() for line in tables.splitlines() if "this cpu" not in line]
+    told += [" ".join(note.split()) for note in notes if not note.startswith(("disk:", "time of a run"))]
+    return [line for line in told if line]
+
+
+@pytest.mark.slow
+def test_the_plan_shown_is_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = checkpoint(tmp_path, GEMMA_2_2B, 128).read_text(encoding="utf-8")
+    config = config.replace("BEATs_iter3_plus_AS2M.pt", "beats.pt")
+    (tmp_path / "salmonn.yaml").write_text(config, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    [shown] = [block for block in blocks("text") if block.startswith("gemma2_4bit on salmonn.yaml")]
+    arguments = ["plan", str(ROOT / "recipes" / "gemma2_4bit.yaml"), "--baseline", "salmonn.yaml"]
+    done = CliRunner().invoke(cli, arguments, env={"COLUMNS": "100"})
+    assert done.exit_code == 0, done.output
+    # the tables' spaces depend on the widest figure, which may be the machine's own
+    assert [line.split() for line in facts(done.output)] == [line.split() for line in facts(shown)]
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_own_data(tell: Tell, parity: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_search_under_budget(tell: Tell) -> None:
-    told = tell("search_under_budget.py", "1", "--trials", "1")
+    told = tell("search_under_budget.py", "3", "--trials", "1")
     assert "Pareto front" in told
     assert "audiolm-compress run out/search_under_budget/study/best.yaml --set data.test=tiny" in told
     assert Path("out/search_under_budget/study/best.yaml").is_file()
