@@ -20,6 +20,7 @@ from audiolm_compress.quantization import QuantizedLinear, Scheme
 from audiolm_compress.quantization.dynamic_int8 import Int8Linear
 from audiolm_compress.quantization.grids import fit_grid, round_to_grid
 from audiolm_compress.quantization.low_rank import LowRankLinear
+from audiolm_compress.quantization.sinusoids import Sinusoids
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.speech import encode, log_mel
@@ -58,6 +59,7 @@ def compressed(model: Salmonn) -> Salmonn:
         nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(0))
     model.replace_module(name, factors)
     model.replace_module(f"{name}.reduce", packed(factors.reduce, Scheme(4, 16)))
+    model.replace_module("speech_encoder.embed_positions", Sinusoids(1500, 64))
     model.cast(torch.bfloat16, ("audio_encoder",))
     return model
 
