@@ -28,7 +28,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = RESULTS / "runs"
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq|round trip): (?P<file>\S+) -->\n)"
+    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq|round trip): "
+    r"(?P<file>\S+) -->\n)"
     r".*?(<!-- end -->)",
     re.DOTALL,
 )
