@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,10 @@ import torch
 import yaml
 from published_shapes import Shapes, beats_shapes, llm_shapes, trained_shapes, whisper_shapes
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 _PREPROCESSOR = {
     "feature_extractor_type": "WhisperFeatureExtractor",
@@ -68,6 +72,16 @@ def write_llm(folder: Path, config: Mapping[str, Any], files: Files) -> None:
     _write_weights(folder, shapes, files)
 
 
+def write_tokenizer(folder: Path, size: int) -> None:
+    """Write a tokenizer of ``size`` tokens, as many as the LLM has: a pad token that is added is one more."""
+    tokens = {name: index for index, name in enumerate(("<unk>", "<s>", "</s>"))}
+    tokens |= {f"word{index}": index for index in range(len(tokens), size)}
+    words = Tokenizer(WordLevel(tokens, unk_token="<unk>"))
+    PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    ).save_pretrained(folder)
+
+
 def write_whisper(folder: Path, config: Mapping[str, Any], files: Files) -> None:
     """Write a Whisper with its feature extractor."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,8 +118,12 @@ def write_trained(file: Path, beats: Path, shapes: Shapes) -> None:
         else:
             dtype = torch.float16 if name.endswith("lm_head.weight") else torch.float32
             tensors[name] = made(name, shape, dtype)
-    moments = {index: torch.zeros(tensor.shape) for index, tensor in enumerate(tensors.values())}
-    content = {"model": tensors, "optimizer": moments, "config": {}, "scaler": None, "epoch": 29}
+    trainable = [key for key in tensors if not re.search(r"^beats\.|lm_head|position_ids", key)]
+    moments = {
+        index: {"exp_avg": torch.zeros(shapes[key]), "exp_avg_sq": torch.zeros(shapes[key])}
+        for index, key in enumerate(trainable)
+    }
+    content = {"model": tensors, "optimizer": {"state": moments}, "config": {}, "scaler": None, "epoch": 29}
     torch.save(content, file)
 
 

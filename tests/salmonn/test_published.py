@@ -19,10 +19,11 @@ import pytest
 import sentencepiece
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiolm_compress.errors import BaselineError
+from audiolm_compress.salmonn import weight_files
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.outline import outline_model
 from audiolm_compress.salmonn.upstream import load_llm
@@ -235,6 +236,44 @@ def test_all_forms_of_files(
             assert torch.equal(loaded[key][: len(tensor)], tensor), key
     tied = llm != "vicuna-7b-v1.5"
     assert torch.equal(loaded["lm_head.weight"], loaded["model.embed_tokens.weight"]) is tied
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_weights_read_in_pieces_are_all_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    written = {f"t{index}": torch.full((10,), float(index)) for index in range(7)} | {"empty": torch.empty(0)}
+    file = tmp_path / f"weights.{kind}"
+    save_file(written, file) if kind == "safetensors" else torch.save(written, file)
+    monkeypatch.setattr(weight_files, "_PIECE", 100)  # bytes: three tensors a piece
+    pieces = list(weight_files.read_pieces(file, written))
+    assert len(pieces) == 3
+    read = {name: tensor for piece in pieces for name, tensor in piece.items()}
+    assert read.keys() == written.keys()
+    assert all(torch.equal(read[name], tensor) for name, tensor in written.items())
+
+
+def test_quantised_weights_are_refused(write: Writer) -> None:
+    config = (
+        write.shapes.LLMS["vicuna-7b-v1.5"] | SMALL_LLM | {"quantization_config": {"quant_method": "gptq"}}
+    )
+    write.published.write_llm(write.folder, config, write.published.Files())
+    with pytest.raises(BaselineError, match="quantised already"):
+        load_llm(str(write.folder), 0)
+
+
+def test_tied_tensors_that_differ_are_refused(write: Writer) -> None:
+    config = write.shapes.LLMS["gemma-2-2b"] | SMALL_LLM | {"vocab_size": 100}
+    write.published.write_llm(write.folder, config, write.published.Files())
+    file = write.folder / "model.safetensors"
+    tensors = load_file(file)
+    embedding = tensors["model.embed_tokens.weight"]
+    save_file(tensors | {"lm_head.weight": embedding.clone()}, file, {"format": "pt"})
+    llm = load_llm(str(write.folder), 0)
+    assert llm.get_output_embeddings().weight is llm.get_input_embeddings().weight
+    save_file(tensors | {"lm_head.weight": embedding + 1}, file, {"format": "pt"})
+    with pytest.raises(BaselineError, match="one tensor by the config, but differ"):
+        load_llm(str(write.folder), 0)
 
 
 @pytest.mark.parametrize("name", ["llama3_2_3b", "salmonn_13b"])
