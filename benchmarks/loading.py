@@ -4,9 +4,10 @@
     python benchmarks/loading.py --checkpoint salmonn_7b --layers 4 --out /tmp/try.json     # to try it out
 
 Weights are random; names, shapes, dtypes and files are the published ones (published.py), the LLM's once as
-sharded safetensors and once as sharded `.bin`. Each load is a fresh process's. What is measured is the peak of
-its resident set minus the one before loading, pages of mapped files included; the bound is the model's own
-size in the dtypes it is loaded in and 2 GiB. Needs memory for the model and 12 GiB of disk for temporary files.
+sharded safetensors and once as sharded `.bin`. Each load is a fresh process's. What is measured is the peak
+of its resident set minus the one before loading, pages of mapped files included; the bound is the model's own
+size in the dtypes it is loaded in and 2 GiB. Needs memory for the model and 12 GiB of disk for temporary
+files.
 
 Writes results/loading_<checkpoint>.json.
 """

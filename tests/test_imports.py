@@ -25,6 +25,7 @@ LAYERS = (
     {"report"},
     {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"},
     {"search", "doctor", "export"},
+    {"publish"},
     {"cli"},
     {"__main__"},
 )

@@ -92,7 +92,7 @@ def write(model: Salmonn, folder: Path, *, storage: Mapping[str, torch.dtype] | 
         "aliases": aliases,
         "dtypes": {name: _uniform_dtype(model, name) for name in storage},
     }
-    save_file(tensors, folder / WEIGHTS)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     model.tokenizer.save_pretrained(folder)
     model.feature_extractor.save_pretrained(folder)
     # Last, so that a folder with a config is a complete one.
