@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from huggingface_hub import ModelCard, metadata_load
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from audiolm_compress.cli import cli
@@ -86,9 +86,7 @@ def test_a_repository_is_read_from_the_cache(
     expected = load_model(folder).weight_bytes()
     assert load_model("owner/name").weight_bytes() == expected
     assert load_model("owner/name@v1.0").weight_bytes() == expected
-    with pytest.raises(
-        BaselineError, match=r"neither a network nor a copy in the cache .*hf download other/"
-    ):
+    with pytest.raises(BaselineError, match=r"neither a network nor a copy in the cache .*hf download other"):
         load_model("other/name")
     with pytest.raises(BaselineError, match="--revision v2"):
         load_model("owner/name@v2")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -283,3 +284,44 @@ def test_a_lost_shard_is_named(name: str, write: Writer) -> None:
     lost.unlink()
     with pytest.raises(BaselineError, match=lost.name):
         load_model(config)
+
+
+MEASURED = """
+import gc, json, sys, torch
+from audiolm_compress.measurement.memory import _peak_resident, _reset_peak_resident, _resident
+from audiolm_compress.salmonn import weight_files
+from audiolm_compress.salmonn.upstream import load_llm
+
+weight_files._PIECE = 2**23  # for a small model small pieces
+load_llm(sys.argv[1], 0)  # what libraries set up at first use
+for folder, dtype in (("safetensors", None), ("bin", torch.bfloat16)):
+    gc.collect()
+    assert _reset_peak_resident()
+    before = _resident()
+    llm = load_llm(f"{sys.argv[2]}/{folder}", 0, dtype=dtype)
+    size = sum(parameter.nbytes for parameter in llm.parameters())
+    print(json.dumps([size, _peak_resident() - before, _resident() - before]))
+    del llm
+"""
+
+
+def test_loading_takes_the_models_own_memory(write: Writer) -> None:
+    """In a fresh process; mapped pages of the files count. Twice the size is what a whole map would take."""
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4, "vocab_size": 1000}
+    config = write.shapes.LLMS["vicuna-7b-v1.5"] | SMALL_LLM
+    write.published.write_llm(write.folder / "small", config | {"vocab_size": 100}, write.published.Files())
+    for kind in ("safetensors", "bin"):
+        files = write.published.Files(kind, torch.float16, 64 * 2**20)
+        write.published.write_llm(write.folder / kind, config | sizes, files)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(write.folder / "small"), str(write.folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loads = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(loads) == 2
+    for size, peak, held in loads:
+        assert size > 90 * 2**20
+        assert held > 0.9 * size, "the weights are in memory of their own"
+        assert peak < 1.1 * size + 32 * 2**20
