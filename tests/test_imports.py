@@ -26,6 +26,7 @@ LAYERS = (
     {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"}
     | {"kept_stages", "stage_keys", "run_output"},
     {"search", "doctor", "export"},
+    {"publish"},
     {"cli"},
     {"__main__"},
 )

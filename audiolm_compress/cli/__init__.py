@@ -29,6 +29,7 @@ from audiolm_compress.cli.evaluate import evaluate
 from audiolm_compress.cli.export import export
 from audiolm_compress.cli.passes import passes
 from audiolm_compress.cli.plan import plan
+from audiolm_compress.cli.push import push
 from audiolm_compress.cli.run import run
 from audiolm_compress.cli.score import score, validate
 from audiolm_compress.cli.search import search
@@ -72,7 +73,7 @@ class Grouped(click.Group):
 
 SECTIONS: Mapping[str, Sequence[click.Command]] = {
     "Compress": (run, plan, search, passes),
-    "Use a model": (transcribe, caption, ask, export),
+    "Use a model": (transcribe, caption, ask, export, push),
     "Measure and compare": (bench, compare, evaluate, score, validate, efficiency),
     "Train": (train,),
     "Prepare data": (data,),

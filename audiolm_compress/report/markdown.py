@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from audiolm_compress.measurement.measurements import ClipResult, Measurements
+from audiolm_compress.metrics.scores import SCORES
 from audiolm_compress.recipe import Recipe
 from audiolm_compress.report import introduction, quality, rows, timing
 from audiolm_compress.report.step import Step
 from audiolm_compress.report.table import step_rows
+from audiolm_compress.salmonn.hub import is_hub_id
 
 if TYPE_CHECKING:
     from audiolm_compress.report.report import Report
 
+_PIPELINE = "audio-text-to-text"
 _SAMPLES = 5  # clips of each task whose answers are printed
 
 
@@ -56,7 +61,11 @@ def render(report: Report) -> str:
 def model_card(report: Report, recipe: Recipe) -> str:
     """README.md of the candidate's folder: what it is, how it was made, how it is used, how good it is."""
     passes = ", ".join(step.name for step in report.steps)
-    return f"""# {recipe.name}
+    metadata = yaml.safe_dump(card_metadata(report, recipe), sort_keys=False, allow_unicode=True)
+    return f"""---
+{metadata}---
+
+# {recipe.name}
 
 {recipe.description or "A compressed SALMONN audio language model."}
 
@@ -77,6 +86,26 @@ Use it from its folder:
 
 The licence and the limits of the baseline apply to this model as well.
 """
+
+
+def card_metadata(report: Report, recipe: Recipe) -> dict[str, Any]:
+    """What the Hugging Face hub reads of a model card, but the licence, which no checkpoint tells."""
+    candidate = report.candidate
+    metrics = [
+        {"type": name, "name": SCORES[name].title, "value": round(score.value, 4)}
+        for name, score in candidate.scores.items()
+    ]
+    task = {"type": _PIPELINE, "name": "recognition and captioning"}
+    data = {"type": "custom", "name": f"{candidate.counts['clips']} test clips, see report.md"}
+    results = [{"task": task, "dataset": data, "metrics": metrics}] if metrics else []
+    source = report.baseline.source
+    return {
+        "library_name": "audiolm-compress",
+        "pipeline_tag": _PIPELINE,
+        **({"base_model": source.partition("@")[0]} if is_hub_id(source) else {}),
+        "tags": ["audiolm-compress", "salmonn", "audio", *dict.fromkeys(step.name for step in report.steps)],
+        **({"model-index": [{"name": recipe.name, "results": results}]} if results else {}),
+    }
 
 
 def main_table(report: Report) -> str:

@@ -16,13 +16,13 @@ POSITION_IDS = "speech_Qformer.bert.embeddings.position_ids"
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The ``model`` entry of an upstream checkpoint.
+    """The ``model`` entry of an upstream checkpoint, as views of the file: copy what is kept.
 
     Raises:
         BaselineError: missing, unreadable, of another form, or holding anything but plain data: pickled
             code is refused and never run.
     """
-    tensors = read_torch_file(path, {"model"})["model"]
+    tensors = read_torch_file(path, {"model"}, mapped=True)["model"]
     if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise BaselineError(f"{path}: the entry 'model' must map names to tensors")
     return dict(tensors)

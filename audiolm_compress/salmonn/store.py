@@ -46,13 +46,13 @@ from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.prompts import Prompts
 from audiolm_compress.salmonn.quiet import quiet_transformers
 from audiolm_compress.salmonn.upstream import attention_of
+from audiolm_compress.salmonn.weight_files import read_pieces
 from audiolm_compress.salmonn.widths import describe_widths, llm_config, narrow_speech_heads
 from audiolm_compress.untrusted import read_json
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FORMAT = "audiolm_compress model 1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-_PIECE = 256 * 2**20  # bytes that are read through one map
 
 
 def is_model_folder(path: Path) -> bool:
@@ -103,7 +103,7 @@ def write(model: Salmonn, folder: Path, *, storage: Mapping[str, torch.dtype] | 
         "aliases": aliases,
         "dtypes": {name: _uniform_dtype(model, name) for name in storage},
     }
-    save_file(tensors, folder / WEIGHTS)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     model.tokenizer.save_pretrained(folder)
     model.feature_extractor.save_pretrained(folder)
     # Last, so that a folder with a config is a complete one.
@@ -125,7 +125,11 @@ def load(folder: str | Path) -> Salmonn:
         aliases = config["aliases"]
         dtypes = {name: DTYPES[dtype] for name, dtype in config["dtypes"].items()}
         _check_header(folder / WEIGHTS, model, aliases)
-        tensors = _read(folder / WEIGHTS)
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            names = list(file.keys())
+        tensors: dict[str, Tensor] = {}
+        for piece in read_pieces(folder / WEIGHTS, names):
+            tensors |= piece
         _fill(model, tensors, aliases, folder)
         tensors.clear()  # packed layers are rearranged below: what they came from must go layer by layer
         for name, dtype in dtypes.items():
@@ -226,26 +230,6 @@ def _check_header(path: Path, model: Salmonn, aliases: Mapping[str, str]) -> Non
                 )
     found |= {alias: found[name] for alias, name in aliases.items() if name in found}
     check_fit(found, expected, path)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, in memory of their own.
-
-    Own, aligned memory: mapped file pages give other kernels and so other roundings than before saving. And
-    piece by piece: pages that were read count as this process's memory until their map is closed, so that one
-    map of the whole file would double the peak.
-    """
-    with safe_open(path, framework="pt") as file:
-        names = list(file.keys())
-    tensors: dict[str, Tensor] = {}
-    while names:
-        read = 0
-        with safe_open(path, framework="pt") as file:
-            while names and read < _PIECE:
-                name = names.pop()
-                tensors[name] = file.get_tensor(name).clone()
-                read += tensors[name].nbytes
-    return tensors
 
 
 def _fill(model: Salmonn, tensors: dict[str, Tensor], aliases: Mapping[str, str], folder: Path) -> None:

@@ -18,8 +18,14 @@ from audiolm_compress.errors import BaselineError
 from audiolm_compress.salmonn.guarded import check_archive
 
 
-def read_torch_file(path: str | Path, entries: set[str]) -> Mapping[str, Any]:
-    """The mapping in a ``.pt`` or ``.pth`` file; its tensors are on the CPU.
+def read_torch_file(path: str | Path, entries: set[str], *, mapped: bool = False) -> Mapping[str, Any]:
+    """The mapping in a ``.pt``, ``.pth`` or ``.bin`` file; its tensors are on the CPU.
+
+    Args:
+        path: of the file.
+        entries: that the mapping must have.
+        mapped: whether the tensors are views of the file, which takes memory for what is looked at alone;
+            files in the form before PyTorch 1.6 are read whole.
 
     Raises:
         BaselineError: missing or unreadable, holding more than plain data or more bytes than the file has, or
@@ -29,7 +35,8 @@ def read_torch_file(path: str | Path, entries: set[str]) -> Mapping[str, Any]:
     try:
         check_records(path)
         # weights_only: the unpickler knows tensors and plain containers, nothing that can run.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        mmap = mapped and zipfile.is_zipfile(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         check_archive(path, path.stat().st_size, _tensors(content, set()))
     except BaselineError:
         raise

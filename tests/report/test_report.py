@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 from rich.console import Console
 
 from audiolm_compress.errors import DataError
@@ -331,6 +332,12 @@ def test_files_of_a_report(measured: Measured, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == written.to_html()
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("# mine\n\na test\n") and "merge_lora" in card
+    data = ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag) == ("audiolm-compress", "audio-text-to-text")
+    assert "merge_lora" in data.tags and data.license is None
+    assert {result.metric_type: result.metric_value for result in data.eval_results} == {
+        name: round(score.value, 4) for name, score in written.candidate.scores.items()
+    }
+    assert ModelCard(card).text.strip().startswith("# mine\n\na test\n")
     with (tmp_path / "candidate_asr.csv").open(encoding="utf-8", newline="") as stream:
         assert list(csv.reader(stream))[:2] == [["testset_id", "text"], ["s0", "heard | 0"]]

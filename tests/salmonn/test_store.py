@@ -123,12 +123,3 @@ def test_a_folder_works_elsewhere_without_its_origin(
     assert load_model(elsewhere).generate(clips, task="audiocaption") == model.generate(
         clips, task="audiocaption"
     )
-
-
-def test_weights_read_in_pieces_are_all_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = {f"t{index}": torch.full((10,), float(index)) for index in range(7)} | {"empty": torch.empty(0)}
-    save_file(written, tmp_path / "weights.safetensors")
-    monkeypatch.setattr(store, "_PIECE", 100)  # bytes: three tensors a piece
-    read = store._read(tmp_path / "weights.safetensors")
-    assert read.keys() == written.keys()
-    assert all(torch.equal(read[name], tensor) for name, tensor in written.items())

@@ -160,7 +160,7 @@ def beats_checkpoint_that_executes(clean: Clean) -> Path:
     return config
 
 
-@hostile(load_model, r"LLM .*pytorch_model\.bin|LLM .*llm cannot be loaded")
+@hostile(load_model, r"pytorch_model\.bin cannot be read safely")
 def bin_weights_that_execute(clean: Clean) -> Path:
     config = clean.upstream()
     (config.parent / "llm" / "model.safetensors").unlink()
