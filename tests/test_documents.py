@@ -37,6 +37,8 @@ LANGUAGES = {"", "sh", "text", "python", "yaml", "toml", "json", "mermaid"}
 SHELL = [(block, words) for block in blocks("sh") for words in commands(block)]
 # Tools whose own words are not looked at.
 TOOLS = {".ci/run", "apt-get", "dpkg", "mypy", "pdoc", "ruff", "sudo"}
+# Downloaded by whoever runs these commands.
+CORPORA = ("LibriSpeech", "gigaspeech")
 FILES = [block for block in blocks("yaml", "json", "toml") if not (block.reason or block.name)]
 # test_readme.py makes the run of the README's first block.
 PYTHON = [block for block in blocks("python") if not (block.reason or block.name)]
@@ -74,6 +76,11 @@ def test_commands_are_understood(
     block, words = pair
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # as --threads sets them
+    for path in ROOT.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    for folder in CORPORA:
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path)
     own = own_arguments(words)
     if own is not None:
         context = parsed(cli, own)
