@@ -144,12 +144,12 @@ def verdict(times: list[tuple[float, float, float]], clips: int) -> dict[str, fl
 
 
 @torch.inference_mode()
-def compared(folder: Path, timed: bool) -> dict[str, Any]:
+def compared(folder: Path, count: int, timed: bool) -> dict[str, Any]:
     """Everything that the result file says, but for the environment."""
     model, files = load_model("tiny"), Files(folder)
     examples = load_examples(TINY / "data" / "test.json").examples
     clips = sorted((example.waveform for example in examples), key=len)
-    chosen = clips[:: -(-len(clips) // CLIPS)]
+    chosen = clips[:: -(-len(clips) // count)]
     content: dict[str, Any] = {
         "clips": len(chosen),
         "seconds": [round(len(clip) / 16_000, 2) for clip in (chosen[0], chosen[-1])],
@@ -169,12 +169,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", nargs="?", type=Path, help="export of `tiny`; by default made anew")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="at most this many; default %(default)s")
     parser.add_argument("--no-times", action="store_true", help="parity alone")
     parser.add_argument("--out", type=Path, help=f"result file; default results/{RESULT.name}")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder = arguments.folder or export("tiny", "onnx", Path(made) / "tiny_onnx").path
-        content = compared(folder, not arguments.no_times)
+        content = compared(folder, arguments.clips, not arguments.no_times)
     packages = {name: version(name) for name in PACKAGES}
     environment = describe_environment("cpu", 0) | {"onnx_packages": packages}
     content |= {"rounds": 0 if arguments.no_times else ROUNDS, "environment": environment}

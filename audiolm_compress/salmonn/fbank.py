@@ -65,11 +65,11 @@ def kaldi_fbank(waveforms: Tensor) -> Tensor:
 def frame_spectra(frames: Tensor) -> Tensor:
     """Spectra, complex [..., frames, 257], of the samples of frames [..., frames, 400]; a linear map."""
     window, _ = _window_and_mel(frames.device, frames.dtype)
-    frames = frames * _INT16_SCALE
     frames = frames - frames.mean(dim=-1, keepdim=True)
     # The first sample of a frame has no predecessor there; Kaldi uses the sample itself.
     previous = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)
-    return torch.fft.rfft((frames - _PRE_EMPHASIS * previous) * window, n=_FFT_SIZE)
+    # The scale is a power of two: where it is multiplied in changes no bit.
+    return torch.fft.rfft((frames - _PRE_EMPHASIS * previous) * (window * _INT16_SCALE), n=_FFT_SIZE)
 
 
 def log_energies(power: Tensor) -> Tensor:
