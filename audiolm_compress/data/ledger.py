@@ -96,7 +96,8 @@ class Ledger:
         for bucket in range(count):
             places, rows = [], []
             for start, block in self._blocks():
-                kept = np.flatnonzero(block[kind] % count == bucket)
+                known = block[kind] != 0  # all that are unknown would fall into one bucket
+                kept = np.flatnonzero(known & (block[kind] % count == bucket))
                 places.append(kept + start)
                 rows.append(block[kept])
             yield np.concatenate(places), np.concatenate(rows)
