@@ -74,6 +74,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--checkpoint", choices=sorted(SETS), default="gemma2_2b")
+    parser.add_argument("--kinds", nargs="*", help="of files, such as bin; default: all")
     parser.add_argument("--layers", type=int, help="at most this many layers of every stack")
     parser.add_argument("--out", type=Path, help="result file; default results/loading_<checkpoint>.json")
     parser.add_argument("--measure", nargs=2, metavar=("CONFIG", "DTYPE"), help=argparse.SUPPRESS)
@@ -81,8 +82,16 @@ def main() -> None:
     if chosen.measure:
         print(json.dumps(measure(Path(chosen.measure[0]), chosen.measure[1] or None)))
         return
-    loads = []
-    for kind in dict.fromkeys(kind for kind, _ in LOADS):
+    loads: list[dict[str, Any]] = []
+    content = {
+        "checkpoint": chosen.checkpoint,
+        "layers": chosen.layers,
+        "allowed_above_bytes": ALLOWED,
+        "environment": describe_environment("cpu", 0),
+        "loads": loads,
+    }
+    out = chosen.out or ROOT / "results" / f"loading_{chosen.checkpoint}.json"
+    for kind in chosen.kinds or dict.fromkeys(kind for kind, _ in LOADS):
         with tempfile.TemporaryDirectory(prefix="loading_") as work:
             config = write(chosen.checkpoint, kind, chosen.layers, Path(work))
             for dtype in (dtype for other, dtype in LOADS if other == kind):
@@ -94,15 +103,7 @@ def main() -> None:
                 )
                 loads.append({"files": kind, "dtype": dtype, **json.loads(done.stdout.splitlines()[-1])})
                 print(loads[-1], flush=True)
-    content = {
-        "checkpoint": chosen.checkpoint,
-        "layers": chosen.layers,
-        "allowed_above_bytes": ALLOWED,
-        "met": all(load["above_bytes"] < ALLOWED for load in loads),
-        "environment": describe_environment("cpu", 0),
-        "loads": loads,
-    }
-    write_result(chosen.out or ROOT / "results" / f"loading_{chosen.checkpoint}.json", content)
+                write_result(out, content | {"met": all(one["above_bytes"] < ALLOWED for one in loads)})
 
 
 if __name__ == "__main__":
