@@ -137,7 +137,7 @@ def test_bench_measures_a_model_as_often_as_it_is_named(
     assert Benchmark.from_json(capsys.readouterr().out).differences == ()
 
 
-def test_interrupting_leaves_nothing_and_says_so(parity: Path, tmp_path: Path) -> None:
+def test_interrupting_says_what_is_kept_and_leaves_nothing_else(parity: Path, tmp_path: Path) -> None:
     audio = parity / "gemma" / "audio"
     annotation = tmp_path / "clips.json"
     annotation.write_text(
@@ -169,6 +169,8 @@ def test_interrupting_leaves_nothing_and_says_so(parity: Path, tmp_path: Path) -
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert rest.strip().endswith("interrupted; nothing was written")
+    kept = tmp_path.resolve() / ".out.stages"
+    told = f"interrupted; the model after pass 1, kept in {kept}: the same command goes on from there"
+    assert rest.strip().splitlines()[-1] == told
     assert "Traceback" not in rest
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips.json", "recipe.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.stages", "clips.json", "recipe.yaml"]

@@ -116,7 +116,8 @@ def _run(arguments: list[str]) -> int:
         if launched.another_failed():  # the launcher then ends all
             return USER_ERROR
         if launched.is_main():
-            click.echo(f"interrupted; {str(interrupt) or 'nothing was written'}", err=True)
+            told = str(interrupt.__cause__ or interrupt)  # click's Abort is raised from the interrupt
+            click.echo(f"interrupted; {told or 'nothing was written'}", err=True)
         return INTERRUPTED
     except AudioLMError as error:
         return _told(str(error), arguments)

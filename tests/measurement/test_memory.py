@@ -17,7 +17,7 @@ MEGABYTE = 1 << 20
 
 @pytest.fixture(autouse=True)
 def nothing_is_freed_meanwhile() -> None:
-    """What tests before have left goes now, not while the peak is measured against what was there at first."""
+    """What earlier tests have left goes now, and not while a peak is measured against it."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
