@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -73,3 +74,10 @@ def test_the_index_holds_the_faults_that_are_told(script: ModuleType, tmp_path: 
     expected = script.make_indexes(tmp_path, entries)
     found = audit([tmp_path / "train.json", tmp_path / "test.json"], audio=False).parts[0].findings
     assert all(expected.values()) and {kind: found[kind] for kind in expected} == expected
+
+
+def test_the_largest_index_stayed_under_a_gibibyte() -> None:
+    content = json.loads((BENCHMARKS / "results" / "audit.json").read_text(encoding="utf-8"))
+    largest = content["indexes"][-1]
+    assert largest["entries"] >= 1_600_000
+    assert all(command["peak_bytes"] < 2**30 for command in largest["commands"].values())
