@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import time
@@ -39,17 +38,38 @@ def _acquired(file: Path, what: str) -> int:
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not take(descriptor):
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise AudioLMError(
                 f"{what} is being written by {holder}; wait until it has ended, or name another folder"
-            ) from None
+            )
         if _is(descriptor, file):
             return descriptor
         os.close(descriptor)  # its former holder removed the file before the lock was ours
+
+
+def take(descriptor: int) -> bool:
+    """Lock an open file until it is closed, or its process ends in whatever way; whether nobody else has.
+
+    Args:
+        descriptor: of a file that is open for writing.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            return False
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _is(descriptor: int, file: Path) -> bool:

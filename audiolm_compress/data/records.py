@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.locked import take
 
 FILE = ".clips"
 PARTIAL = ".partial"
@@ -68,7 +69,7 @@ def opened_records(folder: Path) -> Iterator[Records]:
     except OSError as error:
         raise DataError(f"{folder}: cannot be written ({error.strerror})") from error
     with file:
-        if not _locked(file):
+        if not take(file.fileno()):
             raise DataError(
                 f"{folder}: another process writes clips there; wait for it or name another folder"
             )
@@ -102,22 +103,3 @@ def content(path: Path) -> str:
 def _name_digest(name: str) -> int:
     made = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_NAME_BYTES).digest()
     return int.from_bytes(made, "little")
-
-
-def _locked(file: BinaryIO) -> bool:
-    """Lock a file until it is closed. The system lets go of it when the process ends, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -209,7 +209,7 @@ def attention_of(config: PreTrainedConfig) -> str:
 def _folder_of(source: str, token: str | None, *, may_have_code: bool = False) -> Path:
     """The directory, or where the hub's is kept, looked over."""
     runs_code = may_have_code and code_if_asked()["trust_remote_code"]
-    wanted = ("*.json", *WEIGHT_PATTERNS, *(["*.py"] * runs_code))
+    wanted = ("*.json", *WEIGHT_PATTERNS, *(("*.py",) if runs_code else ()))
     folder = Path(source) if Path(source).is_dir() else from_hub(source, wanted, token)
     check_folder(folder, may_have_code=may_have_code)
     return folder
