@@ -22,10 +22,11 @@ from audiolm_compress.measurement.reporter import Reporter
 from audiolm_compress.measurement.request import Request
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
 from audiolm_compress.measurement.worker import measure_here
-from audiolm_compress.passes.base import Silent
 from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.model import Salmonn
+
+from .recorder import Recorder
 
 SETTINGS = BenchmarkSettings.model_validate(
     {
@@ -38,19 +39,6 @@ SETTINGS = BenchmarkSettings.model_validate(
         "noise_protocol": {"warmup": 0, "iterations": 1},
     }
 )
-
-
-class Recorder(Silent):
-    """Keeps what progress said."""
-
-    def __init__(self) -> None:
-        self.lines: list[list[int | str]] = []
-
-    def start(self, description: str, total: int) -> None:
-        self.lines.append([description, total, 0])
-
-    def advance(self, steps: int = 1) -> None:
-        self.lines[-1][2] += steps  # type: ignore[operator]  # the third item is a number
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.measurement.process import Model, measure_together
 from audiolm_compress.measurement.running import Running
 from audiolm_compress.measurement.settings import BenchmarkSettings, ClipSource
-from audiolm_compress.passes.base import Progress, Silent
+from audiolm_compress.passes.base import Progress
+
+from .recorder import Recorder
 
 SETTINGS = BenchmarkSettings.model_validate(
     {
@@ -26,19 +28,6 @@ SETTINGS = BenchmarkSettings.model_validate(
         "noise_protocol": {"warmup": 0, "iterations": 1},
     }
 )
-
-
-class Recorder(Silent):
-    """Keeps the lines of progress with the steps that they had and that were done."""
-
-    def __init__(self) -> None:
-        self.lines: list[list[int | str]] = []
-
-    def start(self, description: str, total: int) -> None:
-        self.lines.append([description, total, 0])
-
-    def advance(self, steps: int = 1) -> None:
-        self.lines[-1][2] += steps  # type: ignore[operator]  # the third item is a number
 
 
 @pytest.fixture
