@@ -129,6 +129,11 @@ class Attempt:
             self.began.append(name)
             self.seconds[name] = time.monotonic()
 
+    def end(self) -> None:
+        """Make durations of the moments at which stages began."""
+        ends = [*list(self.seconds.values())[1:], time.monotonic()]
+        self.seconds = {n: end - begin for (n, begin), end in zip(self.seconds.items(), ends, strict=True)}
+
 
 def run(recipe: Mapping[str, Any], out: Path, log: Path) -> None:
     """All of it."""
@@ -183,8 +188,7 @@ def attempt(
     made.killed = os.WIFSIGNALED(status)
     if not made.killed and status != 0:
         raise RuntimeError(f"a process failed by itself: {log.with_suffix('.txt').read_text()}")
-    ends = [*list(made.seconds.values())[1:], time.monotonic()]
-    made.seconds = {name: end - begin for (name, begin), end in zip(made.seconds.items(), ends, strict=True)}
+    made.end()
     return made
 
 

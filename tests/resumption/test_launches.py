@@ -1,0 +1,58 @@
+"""Killed launches of two processes: what one takes from the disk, all take, and the bits stay the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .kills import STAGES, differences, done_again, write_recipe
+from .launches import ROOT, attempt
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_all_processes_take_the_same_stages(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.resumption.launches", "decisions", str(tmp_path)]
+    place = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | place, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text("utf-8")) for rank in (0, 1))
+    assert first == second
+    *taken, error, after = first
+    assert taken == [0, 2, True, 2]
+    assert "elsewhere" in error and "the same command begins without it" in error
+    assert after == 0
+
+
+@pytest.mark.campaign
+def test_killed_launches_end_as_undisturbed_ones(tmp_path: Path) -> None:
+    """All of it killed amid a pass, between passes and measurements; then one process of two alone."""
+    recipe, log, folders = write_recipe(tmp_path), tmp_path / "log", [tmp_path / "whole", tmp_path / "run"]
+    whole, out = (folder / "killed" for folder in folders)
+    undisturbed = attempt(recipe, whole, log)[0]
+    attempts = []
+    for stage, victim in (
+        ("gptq", None),
+        ("scale_recovery", 1),
+        ("quantize_embedding", None),
+        ("measuring", 0),
+        ("measuring", None),
+    ):
+        made = attempt(recipe, out, log, (stage, undisturbed.seconds[stage] / 2), victim)
+        assert made[0].killed, stage
+        assert made[0].taken == made[1].taken
+        attempts.append(made[0])
+    made = attempt(recipe, out, log)
+    assert made[0].taken == made[1].taken == ["passes 1 to 4"]
+    attempts.append(made[0])
+    assert STAGES.index(attempts[0].began[-1]) >= STAGES.index("gptq")
+    assert done_again(attempts) == []
+    assert differences(whole, out) == []
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
