@@ -28,12 +28,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 CARD = "---\nlibrary_name: audiolm-compress\nmodel-index: []\n---\n\n# A model\n\nText.\n"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, small_model: Callable[[str], Salmonn]) -> Path:
-    saved = store.save(small_model("llama"), tmp_path / "saved")
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, small_model: Callable[[str], Salmonn]) -> Path:
+    saved = store.save(small_model("llama"), tmp_path_factory.mktemp("model") / "saved")
     (saved / "README.md").write_text(CARD)
     (saved / "report.html").write_text("<audio>")
     return saved
+
+
+@pytest.fixture
+def folder(tmp_path: Path, saved: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "saved"))
 
 
 def test_a_licence_is_asked_for_and_kept(folder: Path) -> None:

@@ -80,7 +80,10 @@ def _rows(
             f"{source}: to read it, install datasets: pip install 'audiolm-compress[datasets]'"
         ) from error
     try:
-        data = datasets.load_dataset(source, subset, split=split, streaming=True)
+        builder = datasets.load_dataset_builder(source, subset)
+        if hasattr(builder.config, "decode_num_threads"):
+            builder.config.decode_num_threads = 0  # else files beside the rows are decoded, if on the hub
+        data = builder.as_streaming_dataset(split=split)
         # As tables of Arrow, which show what is stored: as rows, audio would go through torchcodec.
         tables = data.with_format("arrow").iter(batch_size=_TOGETHER)
         yield from islice(chain.from_iterable(_stored(source, table, columns) for table in tables), most)
