@@ -259,3 +259,20 @@ def test_an_interruption_says_how_to_go_on(
     assert _run(["push", str(folder), "owner/name", "--license", "gemma"]) == 130
     told = "interrupted; the upload to owner/name is not finished; the same command sends what is not there"
     assert told in capfd.readouterr().err
+
+
+def test_a_download_that_fails_is_told(
+    folder: Path, writing: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(BaselineError, match=r"the hub gave: .*Not Found"):
+        load_model("owner/name")
+    assert pushed(folder).exception is None
+    with pytest.raises(BaselineError, match=r"the hub gave: .*Revision Not Found"):
+        load_model("owner/name@v2")
+    writing.faults["GET", "/owner/name/resolve"] = [CUT_OFF] * 200
+    with pytest.raises(BaselineError, match="the hub gave: "):
+        load_model("owner/name")
+    use(writing, monkeypatch, "hf_unknown")
+    with pytest.raises(BaselineError, match=r"the hub gave: .*401"):
+        load_model("owner/name")

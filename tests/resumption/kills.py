@@ -41,6 +41,8 @@ from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.stage_keys import stage_keys
 
+from .decisions import decided
+
 PARITY = Path(__file__).parents[1] / "fixtures" / "upstream_parity" / "llama"
 TEXTS = ("the quick brown fox", "a dog barks while rain falls", "one two three", "birds sing")
 PASSES = ("merge_lora", "gptq", "scale_recovery", "quantize_embedding")
@@ -291,7 +293,10 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def short(folder: Path) -> dict[str, Any]:
-    """Passes alone, killed amid each of the three that follow the first; the form is that of ``campaign``."""
+    """Passes alone, killed amid each of the three that follow the first; the form is that of ``campaign``.
+
+    And what two processes of a launch decide about stages.
+    """
     recipe, log = write_recipe(folder), folder / "log"
     folders = [folder / name for name in ("whole", "killed")]
     whole = attempt(passes_alone, recipe, folders[0], log)
@@ -303,6 +308,7 @@ def short(folder: Path) -> dict[str, Any]:
         "taken": [what for one in attempts for what in one.taken],
         "computed_again": done_again(attempts),
         "different": differences(*kept),
+        "decided": decided(folder),
     }
 
 

@@ -1,7 +1,6 @@
 """Runs of two processes that are killed and go on: what one takes from the disk, all take.
 
-    python -m tests.resumption.launches program RECIPE OUT LOG     a run; to be started by accelerate
-    python -m tests.resumption.launches decisions FOLDER           two processes keep and take models
+    python -m tests.resumption.launches RECIPE OUT LOG     one process of a run; to be started by accelerate
 
 The run and its moments are those of ``kills.py``. There the whole launch is killed, launcher included, by
 SIGKILL; or one process of it, as by a system that is out of memory, upon which the launcher ends the others.
@@ -11,11 +10,9 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -24,21 +21,15 @@ from typing import Any
 import psutil
 
 from audiolm_compress import kept_stages
-from audiolm_compress.errors import AudioLMError
-from audiolm_compress.kept_stages import stages_of
-from audiolm_compress.passes.base import Silent
 from audiolm_compress.pipeline import apply_recipe
-from audiolm_compress.report import Step
-from audiolm_compress.salmonn.load import load_model
-from audiolm_compress.stage_keys import tensors_digest
 from audiolm_compress.training.shards import disband, processes
 
-from .kills import PARITY, Attempt, Log
+from .kills import Attempt, Log
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
 LAUNCH += ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
-_PROGRAM = ("-m", "tests.resumption.launches", "program")
+_PROGRAM = ("-m", "tests.resumption.launches")
 _LONGEST = 300.0  # seconds; a launch in which one waits for another forever must not hang the tests
 
 
@@ -112,60 +103,5 @@ def _kill(launcher: int, victim: int | None) -> None:
             one.kill()
 
 
-def decisions(folder: Path) -> None:
-    """Fork two processes that decide about stages; each writes what it came to.
-
-    Forked, as both then share one import of everything.
-    """
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", OMP_NUM_THREADS="1")
-    children = []
-    for rank in (0, 1):
-        children.append(os.fork())
-        if children[-1] == 0:
-            os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
-            code = 1
-            try:
-                told = _decided(folder, rank)
-                (folder / f"{rank}.json").write_text(json.dumps(told), encoding="utf-8")
-                disband()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-            finally:
-                os._exit(code)
-    sys.exit(max(os.waitpid(child, 0)[1] for child in children))
-
-
-def _decided(folder: Path, rank: int) -> list[Any]:
-    """What one process decides, in the order in which it does."""
-    model, target, told = load_model(PARITY / "config.yaml"), folder / "model", []
-    keys = [f"key{position}" for position in range(4)]
-    # By its own clock, the main process has nothing to keep at first; then the other has not.
-    for position, dear in ((1, 1), (2, 0)):
-        model.connector.projection.bias.data += position
-        seconds = 1e6 if rank == dear else 0.0
-        steps = [Step("merge_lora", {}, True, "", {}, (), (), seconds, {})] * position
-        with stages_of(target, True, Silent()) as stages:
-            stages.keep(keys, steps, model)
-            told.append(len(stages.newest(keys)))
-    with stages_of(target, True, Silent()) as stages:
-        taken = stages.load(keys, stages.newest(keys), "cpu")
-        told.append(tensors_digest(taken) == tensors_digest(model))
-    for _ in range(2):  # one process does not see what the other one does, as on a disk of its own
-        with stages_of(target if rank == 0 else folder / "elsewhere", True, Silent()) as stages:
-            steps = stages.newest(keys)
-            told.append(len(steps))
-            if steps:
-                try:
-                    stages.load(keys, steps, "cpu")
-                except AudioLMError as error:
-                    told.append(str(error))
-    return told
-
-
 if __name__ == "__main__":
-    {"program": program, "decisions": decisions}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    program(*map(Path, sys.argv[1:]))

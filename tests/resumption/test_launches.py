@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from .kills import STAGES, differences, done_again, write_recipe
-from .launches import ROOT, attempt
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_all_processes_take_the_same_stages(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.resumption.launches", "decisions", str(tmp_path)]
-    place = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | place, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text("utf-8")) for rank in (0, 1))
-    assert first == second
-    *taken, error, after = first
-    assert taken == [0, 2, True, 2]
-    assert "elsewhere" in error and "the same command begins without it" in error
-    assert after == 0
+from .launches import attempt
 
 
 @pytest.mark.campaign
