@@ -76,11 +76,10 @@ def attempt(
             one.read(file)
         if moment is not None and deadline == float("inf") and made[0].is_at(moment[0]):
             deadline = time.monotonic() + moment[1]
-        if time.monotonic() >= min(deadline, latest):
+        if time.monotonic() >= latest or (time.monotonic() >= deadline and not made[0].killed):
             _kill(launcher.pid, victim)
             for one in made:
                 one.killed = True
-            deadline = float("inf")
         time.sleep(0.002)
     for one, file in zip(made, logs, strict=True):
         one.read(file)
@@ -94,13 +93,12 @@ def attempt(
 
 def _kill(launcher: int, victim: int | None) -> None:
     """Kill a launch with all that its processes have started, or one process and what that has."""
-    family = psutil.Process(launcher).children(recursive=True)
-    targets = [psutil.Process(launcher), *family]
-    if victim is not None:
-        targets = [one for one in family if one.environ().get("RANK") == str(victim)]
-    for one in targets:
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
+    with suppress(psutil.NoSuchProcess):
+        whole = psutil.Process(launcher)
+        for one in (whole, *whole.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                if victim is None or one.environ().get("RANK") == str(victim):
+                    one.kill()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .kills import STAGES, differences, done_again, write_recipe
+from .kills import differences, done_again, write_recipe
 from .launches import attempt
 
 
@@ -31,7 +31,6 @@ def test_killed_launches_end_as_undisturbed_ones(tmp_path: Path) -> None:
     made = attempt(recipe, out, log)
     assert made[0].taken == made[1].taken == ["passes 1 to 4"]
     attempts.append(made[0])
-    assert STAGES.index(attempts[0].began[-1]) >= STAGES.index("gptq")
     assert done_again(attempts) == []
     assert differences(whole, out) == []
     assert [path.name for path in out.parent.iterdir()] == [out.name]
