@@ -34,7 +34,7 @@ from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.stage_keys import tensors_digest
 from audiolm_compress.training.checkpoint import write_whole
-from audiolm_compress.training.shards import on_main
+from audiolm_compress.training.shards import on_main, together
 
 Value = TypeVar("Value")
 _RATE = 200e6  # bytes a second that a plain disk writes; on a faster one keeping only costs less
@@ -80,7 +80,7 @@ class Stages:
         return on_main(read)
 
     def load(self, keys: Sequence[str], steps: Sequence[Step], device: str) -> Salmonn:
-        """The model that passes left, bit by bit.
+        """The model that passes left, bit by bit. What one process cannot take, none of a launch takes.
 
         Args:
             keys: as of ``newest``.
@@ -95,11 +95,20 @@ class Stages:
         which = "pass 1" if position == 1 else f"passes 1 to {position}"
         self._take(which)
         self._until = position
+        expected = on_main(lambda: json.loads(record.read_text("utf-8"))["tensors"])
+        read: list[Salmonn] = []
+
+        def take() -> None:
+            with explained(record):
+                read.append(load_model(record.with_suffix(""), device=device))
+                if tensors_digest(read[0]) != expected:
+                    raise AudioLMError(
+                        f"what was kept of {which} in {record.with_suffix('')} has changed since"
+                    )
+
         with self.valid(keys, position):
-            model = load_model(record.with_suffix(""), device=device)
-            if tensors_digest(model) != on_main(lambda: json.loads(record.read_text("utf-8"))["tensors"]):
-                raise AudioLMError(f"what was kept of {which} in {record.with_suffix('')} has changed since")
-        return model
+            together(take)
+        return read[0]
 
     @contextmanager
     def valid(self, keys: Sequence[str], position: int) -> Iterator[None]:

@@ -40,11 +40,13 @@ def from_hub(source: str, patterns: Sequence[str] | None = None, token: str | No
         return Path(
             snapshot_download(repository, revision=revision or None, allow_patterns=wanted, token=token)
         )
-    except LocalEntryNotFoundError as error:
-        raise BaselineError(
-            f"baseline {source}: no such folder here, and neither a network nor a copy in the cache "
-            f"{constants.HF_HUB_CACHE}; where there is a network: hf download {repository}"
-            + (f" --revision {revision}" if revision else "")
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise BaselineError(f"baseline {source}: no such folder here, and the hub gave: {error}") from error
+    except Exception as error:  # the client's, and what httpx raises when a download is cut off
+        answered = isinstance(error.__cause__, HfHubHTTPError)
+        if isinstance(error, LocalEntryNotFoundError) and not answered:
+            raise BaselineError(
+                f"baseline {source}: no such folder here, and neither a network nor a copy in the cache "
+                f"{constants.HF_HUB_CACHE}; where there is a network: hf download {repository}"
+                + (f" --revision {revision}" if revision else "")
+            ) from error
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise BaselineError(f"baseline {source}: no such folder here, and the hub gave: {told}") from error

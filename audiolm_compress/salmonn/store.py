@@ -240,17 +240,27 @@ def _fill(model: Salmonn, tensors: dict[str, Tensor], aliases: Mapping[str, str]
 
 
 def _unique(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Each tensor once, contiguous; names of the same tensor point to the first of them."""
+    """Each tensor once, contiguous; names of the same tensor point to the first of them.
+
+    On the CPU they are the model's own, as memory for a second model may not be there. Copied is what a
+    file cannot take as it lies: tensors that are not contiguous, or overlap with one before them.
+    """
     tensors: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    first: dict[tuple[int, torch.Size], str] = {}
+    first: dict[tuple[object, ...], str] = {}
     for name, tensor in state.items():
-        key = (tensor.data_ptr(), tensor.shape)
+        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and key in first:
             aliases[name] = first[key]
         else:
             first[key] = name
-            tensors[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            tensors[name] = tensor.detach().cpu().contiguous()
+    end = 0
+    for name in sorted(tensors, key=lambda name: tensors[name].data_ptr()):
+        begin, size = tensors[name].data_ptr(), tensors[name].nbytes
+        if size and begin < end:
+            tensors[name] = tensors[name].clone()
+        end = max(end, begin + size)
     return tensors, aliases
 
 

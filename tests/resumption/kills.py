@@ -41,6 +41,8 @@ from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.stage_keys import stage_keys
 
+from .decisions import decided
+
 PARITY = Path(__file__).parents[1] / "fixtures" / "upstream_parity" / "llama"
 TEXTS = ("the quick brown fox", "a dog barks while rain falls", "one two three", "birds sing")
 PASSES = ("merge_lora", "gptq", "scale_recovery", "quantize_embedding")
@@ -129,6 +131,11 @@ class Attempt:
             self.began.append(name)
             self.seconds[name] = time.monotonic()
 
+    def end(self) -> None:
+        """Make durations of the moments at which stages began."""
+        ends = [*list(self.seconds.values())[1:], time.monotonic()]
+        self.seconds = {n: end - begin for (n, begin), end in zip(self.seconds.items(), ends, strict=True)}
+
 
 def run(recipe: Mapping[str, Any], out: Path, log: Path) -> None:
     """All of it."""
@@ -183,8 +190,7 @@ def attempt(
     made.killed = os.WIFSIGNALED(status)
     if not made.killed and status != 0:
         raise RuntimeError(f"a process failed by itself: {log.with_suffix('.txt').read_text()}")
-    ends = [*list(made.seconds.values())[1:], time.monotonic()]
-    made.seconds = {name: end - begin for (name, begin), end in zip(made.seconds.items(), ends, strict=True)}
+    made.end()
     return made
 
 
@@ -287,7 +293,10 @@ def campaign(kills: int, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def short(folder: Path) -> dict[str, Any]:
-    """Passes alone, killed amid each of the three that follow the first; the form is that of ``campaign``."""
+    """Passes alone, killed amid each of the three that follow the first; the form is that of ``campaign``.
+
+    And what two processes of a launch decide about stages.
+    """
     recipe, log = write_recipe(folder), folder / "log"
     folders = [folder / name for name in ("whole", "killed")]
     whole = attempt(passes_alone, recipe, folders[0], log)
@@ -299,6 +308,7 @@ def short(folder: Path) -> dict[str, Any]:
         "taken": [what for one in attempts for what in one.taken],
         "computed_again": done_again(attempts),
         "different": differences(*kept),
+        "decided": decided(folder),
     }
 
 

@@ -34,6 +34,14 @@ def test_killed_passes_end_as_undisturbed_ones(tmp_path: Path) -> None:
     assert len(found["taken"]) == 3
     assert found["computed_again"] == []
     assert found["different"] == []
+    # The main process decides: by its clock whether to keep, by its disk what was kept. What the other one
+    # cannot read, it does not take either, and the next time both begin without it.
+    first, second = found["decided"]
+    assert first == second
+    *decided, error, after = first
+    assert decided == [0, 2, True, 2]
+    assert "elsewhere" in error and "the same command begins without it" in error
+    assert after == 0
 
 
 @pytest.mark.campaign

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +48,73 @@ def test_tied_weights_are_stored_once_and_stay_tied(small_model: Loader, tmp_pat
     assert len(names) == 1
     llm = load_model(folder).causal_lm
     assert llm.get_input_embeddings().weight is llm.get_output_embeddings().weight
+
+
+def test_weights_are_written_from_where_they_are(small_model: Loader) -> None:
+    """A copy of each would take the memory of a second model."""
+    model = small_model("gemma")
+    tensors, aliases = store._unique(model.state_dict())
+    assert aliases
+    for name, tensor in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items():
+        if name in tensors and tensor.is_contiguous():
+            assert tensors[name].data_ptr() == tensor.data_ptr(), name
+
+
+def test_tensors_that_lie_over_each_other_are_told_apart(tmp_path: Path) -> None:
+    square = torch.arange(36.0).reshape(6, 6)
+    state = {
+        "whole": square,
+        "same": square,
+        "turned": square.T,  # of the same address and shape
+        "part": square[2:4],
+        "column": square[:, 1],
+        "first": square[0],
+        "spread": torch.ones(1).expand(5),
+        "bits": square.view(torch.int32),
+        "empty": torch.empty(0),
+    }
+    tensors, aliases = store._unique(state)
+    assert aliases == {"same": "whole"}
+    assert tensors["whole"].data_ptr() == square.data_ptr()
+    save_file(tensors, tmp_path / "tensors.safetensors")
+    read = load_file(tmp_path / "tensors.safetensors")
+    assert read.keys() | aliases.keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in read.items())
+
+
+SAVED = """
+import gc, json, sys, torch
+from audiolm_compress.measurement.memory import _peak_resident, _reset_peak_resident, _resident
+from audiolm_compress.salmonn import store
+from audiolm_compress.salmonn.load import load_model
+
+model = load_model(sys.argv[1])
+store.save(model, sys.argv[2])  # what libraries set up at first use
+for size in (2**28, 2**30):
+    model.connector.register_parameter("large", torch.nn.Parameter(torch.zeros(size // 4 // 2**20, 2**20)))
+    model.connector.large.data.normal_()
+    gc.collect()
+    assert _reset_peak_resident()
+    before = _resident()
+    store.save(model, sys.argv[2])
+    print(json.dumps([sum(model.weight_bytes().values()), before, _peak_resident() - before]))
+"""
+
+
+@pytest.mark.campaign
+def test_saving_takes_no_second_model(tmp_path: Path, parity: Path) -> None:
+    """A model of 256 MiB and one of 1 GiB, in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", SAVED, str(parity / "llama" / "config.yaml"), str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    saves = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(saves) == 2
+    for size, before, above in saves:
+        assert before > size > 2**28, "the weights are in memory of their own"
+        assert above < 2**25
 
 
 def test_storage_dtype_does_not_change_the_loaded_one(small_model: Loader, tmp_path: Path) -> None:

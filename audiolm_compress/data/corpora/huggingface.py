@@ -7,6 +7,7 @@ library since its version 4, and no option here asks for anything else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -16,7 +17,9 @@ from typing import Any
 from audiolm_compress.data.corpora.clip import Clip, Missing, Offer, Piece
 from audiolm_compress.errors import DataError
 
-_HUB = "hf://"
+_HUB = "hf://datasets/"
+_PACKED = ("zip://[^:]*::", "tar://[^:]*::", "gzip://[^:]*::")  # in an archive of the data set
+_FOREIGN = "its path is no file of the data set"
 _TOGETHER = 8  # rows in memory
 
 
@@ -77,14 +80,17 @@ def _rows(
             f"{source}: to read it, install datasets: pip install 'audiolm-compress[datasets]'"
         ) from error
     try:
-        data = datasets.load_dataset(source, subset, split=split, streaming=True)
+        builder = datasets.load_dataset_builder(source, subset)
+        if hasattr(builder.config, "decode_num_threads"):
+            builder.config.decode_num_threads = 0  # else files beside the rows are decoded, if on the hub
+        data = builder.as_streaming_dataset(split=split)
         # As tables of Arrow, which show what is stored: as rows, audio would go through torchcodec.
         tables = data.with_format("arrow").iter(batch_size=_TOGETHER)
         yield from islice(chain.from_iterable(_stored(source, table, columns) for table in tables), most)
     except DataError:
         raise
     except Exception as error:  # datasets hands on what the reader of each form raises
-        raise DataError(f"{source}: split {split!r} cannot be read as a data set ({error})") from error
+        raise DataError(_unread(source, f"split {split!r}", error)) from error
 
 
 def _stored(source: str, table: Any, columns: Columns) -> list[dict[str, Any]]:
@@ -118,17 +124,35 @@ def _clip(source: str, number: int, row: dict[str, Any], task: str, columns: Col
 def _of_path(source: str, path: Any) -> Path | bytes | str:
     """The file of a row, its bytes where it lies on the hub, or why it has none.
 
-    A row may name any file of this machine; only those of the data set are read.
+    A row may name any file of this machine, or one of the hub that this user alone may read; only those of
+    the data set are read.
     """
     if not isinstance(path, str) or not path:
         return "no audio"
-    if path.startswith(_HUB) or f"::{_HUB}" in path:
-        import fsspec
-
-        with fsspec.open(path) as file:
-            return bytes(file.read())
     folder = Path(source)
-    file = folder / path
-    if folder.is_dir() and file.resolve().is_relative_to(folder.resolve()):
-        return file
-    return "its path is no file of the data set"
+    if folder.is_dir():
+        file = folder / path
+        return file if file.resolve().is_relative_to(folder.resolve()) else _FOREIGN
+    place = path if "://" in path else f"{_HUB}{source}/{path}"
+    own = rf"({'|'.join(_PACKED)})?{re.escape(_HUB + source)}(@[^/]+)?/[^/].*"
+    if not re.fullmatch(own, place, re.DOTALL) or ".." in place.split("/"):
+        return _FOREIGN
+    import fsspec
+
+    try:
+        with fsspec.open(place) as stored:
+            return bytes(stored.read())
+    except FileNotFoundError:
+        return "missing"
+    except Exception as error:  # the client's, httpx' and those of every kind of archive
+        raise DataError(_unread(source, place, error)) from error
+
+
+def _unread(source: str, what: str, error: Exception) -> str:
+    told = f"{source}: {what} cannot be read as a data set ({' '.join(str(error).split())})"
+    if Path(source).is_dir():
+        return told
+    return (
+        f"{told}; as it is no folder here, see whether name and split are those of the hub, whether there is "
+        "a network, and whether what is private or gated is yours to read (`hf auth login`)"
+    )
