@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -127,6 +128,17 @@ def plain_copy(part: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     copied = copy.deepcopy(part, plain)
     notes = tuple(f"{count} x {kind}: plain float32 weights" for kind, count in kinds.items())
     return copied.float().eval().requires_grad_(False), notes
+
+
+def require_same(found: Mapping[str, Tensor], written: Mapping[str, Tensor], folder: Path) -> None:
+    """See that what was read again is what was written.
+
+    Raises:
+        AudioLMError: names the first tensor that is not.
+    """
+    for name, tensor in written.items():
+        if name not in found or not torch.equal(found[name], tensor):
+            raise AudioLMError(f"{folder}: {name} is not read back as it was written")
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -19,8 +19,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from audiolm_compress.errors import AudioLMError, BaselineError
-from audiolm_compress.export.dense import dense_state, sixteen_bit
+from audiolm_compress.errors import AudioLMError
+from audiolm_compress.export.dense import dense_state, require_same, sixteen_bit
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.upstream import load_llm
 
@@ -36,15 +36,12 @@ def write_dense_llm(model: Salmonn, folder: Path, dtype: torch.dtype | None = No
         dtype: of the weights; by default see ``sixteen_bit``.
 
     Raises:
-        BaselineError: transformers does not read what was written as the model that it is.
+        AudioLMError: transformers does not read what was written as the model that it is.
     """
     dtype = dtype or sixteen_bit(model.causal_lm)
     dense = dense_state(model.causal_lm, dtype)
     write_llm(model, folder, dense.tensors, dtype)
-    again = load_llm(str(folder), 0, dtype=dtype).state_dict()
-    for name, tensor in dense.tensors.items():
-        if not torch.equal(again[name], tensor):
-            raise BaselineError(f"{folder}: {name} is not read back as it was written")
+    require_same(load_llm(str(folder), 0, dtype=dtype).state_dict(), dense.tensors, folder)
     return (f"weights of the LLM are {str(dtype).removeprefix('torch.')}", *dense.notes)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.cli import export as command
 from audiolm_compress.errors import AudioLMError
@@ -194,6 +195,9 @@ def test_plain_parts_open_in_transformers(small_model: Loader, tmp_path: Path, v
     # bfloat16 activations here, float32 there: 8 bits of mantissa over two layers.
     torch.testing.assert_close(logits(opened, ids), ours, atol=0.05 * ours.abs().max().item(), rtol=0)
     assert {path.name for path in done.path.iterdir() if path.is_dir()} == set(model.parts())
+    speech = WhisperEncoder.from_pretrained(done.path / "speech_encoder", dtype=torch.float32).state_dict()
+    for name, tensor in model.speech_encoder.state_dict().items():
+        assert torch.equal(speech[name], tensor.bfloat16().float()), name
     assert any("4-bit linear layer" in note for note in done.notes)
 
 
