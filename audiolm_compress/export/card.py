@@ -67,6 +67,6 @@ def card(form: Form, name: str, source: str, notes: Sequence[str]) -> str:
         "",
         "The weights stay under the licences of the checkpoints that they were made from (the LLM's, "
         "Whisper's, BEATs', the trained connector's), which this file cannot know: see the source's model "
-        "card, and name them in `license` above before you publish.",
+        "card, and add `license` to the lines at the top before you publish.",
     ]
     return "\n".join(lines) + "\n"

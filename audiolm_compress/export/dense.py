@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Container, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -60,12 +62,16 @@ def matrix(module: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 
 @torch.no_grad()
-def dense_state(part: nn.Module, dtype: torch.dtype | None = None) -> Dense:
+def dense_state(part: nn.Module, dtype: torch.dtype | None = None, without: Container[str] = ()) -> Dense:
     """The state of ``part`` without a module of this package in it.
 
     Args:
         part: an encoder, the connector or a causal LM, adapters of the LLM merged.
         dtype: of all floating tensors; None leaves each as it is.
+        without: full names of modules of this package that are left out.
+
+    Raises:
+        AudioLMError: a kind of module that has no plain form, or a number that ``dtype`` cannot hold.
     """
     tensors = dict(part.state_dict())
     kinds: Counter[str] = Counter()
@@ -74,18 +80,36 @@ def dense_state(part: nn.Module, dtype: torch.dtype | None = None) -> Dense:
             continue
         for former in [key for key in tensors if key.startswith(f"{name}.")]:
             del tensors[former]
+        if name in without:
+            continue
         weight, bias = matrix(module)
         tensors[f"{name}.weight"] = weight
         if bias is not None:
             tensors[f"{name}.bias"] = bias
         kinds[kind_of(module)] += 1
-    floating = {
-        name: tensor.detach().to(dtype if tensor.is_floating_point() else None).cpu().contiguous()
+    plain = {
+        name: cast(name, tensor.detach(), dtype or tensor.dtype).cpu().contiguous()
+        if tensor.is_floating_point()
+        else tensor.cpu().contiguous()
         for name, tensor in tensors.items()
     }
-    return Dense(
-        floating, tuple(f"{count} x {kind}: written as plain weights" for kind, count in kinds.items())
-    )
+    return Dense(plain, tuple(f"{count} x {kind}: written as plain weights" for kind, count in kinds.items()))
+
+
+def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A floating tensor in another type.
+
+    Raises:
+        AudioLMError: a number becomes infinite, as do those beyond 65504 in float16; names the tensor.
+    """
+    found = tensor.to(dtype)
+    if found.isinf().any() and not tensor.isinf().any():
+        kind = str(dtype).removeprefix("torch.")
+        raise AudioLMError(
+            f"{name} has numbers up to {tensor.abs().max().item():.3g}, which {kind} cannot hold; "
+            "export with --dtype bfloat16"
+        )
+    return found
 
 
 @torch.no_grad()
@@ -104,6 +128,17 @@ def plain_copy(part: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     copied = copy.deepcopy(part, plain)
     notes = tuple(f"{count} x {kind}: plain float32 weights" for kind, count in kinds.items())
     return copied.float().eval().requires_grad_(False), notes
+
+
+def require_same(found: Mapping[str, Tensor], written: Mapping[str, Tensor], folder: Path) -> None:
+    """See that what was read again is what was written.
+
+    Raises:
+        AudioLMError: names the first tensor that is not.
+    """
+    for name, tensor in written.items():
+        if name not in found or not torch.equal(found[name], tensor):
+            raise AudioLMError(f"{folder}: {name} is not read back as it was written")
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -18,8 +18,8 @@ any such layer the checkpoint is ``gptq_v2``, which stores zero points as they a
 What the format cannot hold is written with plain 16-bit weights, excluded by name in ``dynamic`` and noted:
 layers with sizes that are no multiples of 32, groups of unusual sizes, 8-bit embeddings and heads, low-rank
 and adapted layers. Layers of other bits or groups than most get their own entry in ``dynamic``: a regular
-expression, of which readers take the first that matches. vLLM asks for a block's query, key and value by one
-name, gate and up too, so an entry that is true of all of them also matches that name.
+expression, of which readers take the first that matches. vLLM and SGLang ask for a block's query, key and
+value by one name, gate and up too, so an entry that is true of all of them also matches that name.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from audiolm_compress import __version__
 from audiolm_compress.errors import AudioLMError
-from audiolm_compress.export.dense import REPLACEMENTS, dense_state, sixteen_bit, within_replacement
+from audiolm_compress.export.dense import REPLACEMENTS, cast, dense_state, sixteen_bit, within_replacement
 from audiolm_compress.export.llm import HEAD, write_llm
 from audiolm_compress.quantization.kernels import stored_parts
 from audiolm_compress.quantization.linear import QuantizedLinear
 from audiolm_compress.quantization.packing import RUN, pack
 from audiolm_compress.salmonn.model import Salmonn
 
+_TENSORS = ("qweight", "qzeros", "scales", "g_idx")
 GROUPS = (-1, 16, 32, 64, 128, 256, 512, 1024)  # what GPTQModel's kernels know
 # packed_modules_mapping of vLLM's Llama, Gemma 2 and Qwen 2
 JOINED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
@@ -54,6 +55,11 @@ class Settings(NamedTuple):
     bits: int
     group_size: int
     sym: bool
+
+    @property
+    def for_marlin(self) -> bool:
+        """Whether vLLM has a kernel for it that is not of float16 alone."""
+        return self.bits >= 4 and self.sym and self.group_size in (-1, 32, 64, 128)
 
 
 def settings_of(layer: QuantizedLinear) -> Settings:
@@ -82,6 +88,9 @@ def gptq_tensors(layer: QuantizedLinear, version: int, dtype: torch.dtype) -> di
         layer: without ``obstacle``.
         version: 1 stores zero points less one, 2 as they are.
         dtype: of scales and bias.
+
+    Raises:
+        AudioLMError: a scale or a bias does not fit ``dtype``.
     """
     codes, scales, zeros = stored_parts(layer.shape, layer.stored())
     bits = layer.scheme.bits
@@ -90,10 +99,10 @@ def gptq_tensors(layer: QuantizedLinear, version: int, dtype: torch.dtype) -> di
     tensors = {
         "qweight": pack(codes, bits),
         "qzeros": pack(stored_zeros.T, bits).T.contiguous(),
-        "scales": scales.to(dtype).contiguous(),
+        "scales": cast("a layer's scales", scales, dtype).contiguous(),
         "g_idx": torch.arange(layer.in_features, dtype=torch.int32) // width,
     }
-    return tensors if layer.bias is None else tensors | {"bias": layer.bias.to(dtype)}
+    return tensors if layer.bias is None else tensors | {"bias": cast("a layer's bias", layer.bias, dtype)}
 
 
 def dequantize(tensors: dict[str, Tensor], bits: int, version: int) -> Tensor:
@@ -133,31 +142,42 @@ def write_gptq(model: Salmonn, folder: Path, dtype: torch.dtype | None = None) -
         name: one for name, one in blocks.items() if not obstacle(one) and not within_replacement(llm, name)
     }
     if not packed:
-        found = Counter(obstacle(one) for one in blocks.values())
+        found = Counter(
+            obstacle(one) or "part of a layer that is low-rank or has an adapter" for one in blocks.values()
+        )
         why = "; ".join(f"{count} layers: {reason}" for reason, count in found.items()) or "none is quantised"
         raise AudioLMError(
             f"--to gptq: no layer of the LLM can be written as GPTQ ({why}); "
             "run the pass `gptq` with groups of 32 to 128 first, or export --to safetensors16"
         )
     version = 1 if all(layer.scheme.symmetric for layer in packed.values()) else 2
-    dense = dense_state(llm, dtype).tensors
-    tensors = {name: tensor for name, tensor in dense.items() if name.rpartition(".")[0] not in packed}
+    tensors = dense_state(llm, dtype, without=packed).tensors
     for name, layer in packed.items():
         tensors |= {f"{name}.{key}": one for key, one in gptq_tensors(layer, version, dtype).items()}
     common = Counter(settings_of(layer) for layer in packed.values()).most_common(1)[0][0]
-    dynamic = exceptions({name: settings_of(layer) for name, layer in packed.items()}, common)
-    plain = _plain_linears(llm, packed)
-    dynamic |= {f"-:^{re.escape(name)}$": {} for name in plain}
+    settings = block_settings(llm, packed)
+    dynamic = exceptions(settings, common)
     write_llm(model, folder, tensors, dtype, quantization_config(common, dynamic, version))
     _check(folder, packed, version, dtype)
     return (
         f"{len(packed)} linear layers packed: {_counted(packed)}; the rest of the LLM is "
         f"{str(dtype).removeprefix('torch.')}",
-        *_notes(llm, packed, common, version, dtype),
+        *_notes(llm, packed, settings, version, dtype),
     )
 
 
-def exceptions(settings: Mapping[str, Settings], common: Settings) -> dict[str, dict[str, Any]]:
+def block_settings(llm: nn.Module, packed: Mapping[str, QuantizedLinear]) -> dict[str, Settings | None]:
+    """Settings of all linear layers of the blocks, by full name; None for those that stay plain."""
+    return {
+        name: settings_of(packed[name]) if name in packed else None
+        for name, module in llm.named_modules()
+        if name.startswith("model.layers.")
+        and isinstance(module, (nn.Linear, *REPLACEMENTS))
+        and not within_replacement(llm, name)
+    }
+
+
+def exceptions(settings: Mapping[str, Settings | None], common: Settings) -> dict[str, dict[str, Any]]:
     """Entries of ``dynamic`` for the layers, by full name, whose settings are not the ``common`` ones."""
     found: dict[str, dict[str, Any]] = {}
     for name, own in settings.items():
@@ -166,9 +186,10 @@ def exceptions(settings: Mapping[str, Settings], common: Settings) -> dict[str, 
         parent, _, last = name.rpartition(".")
         known_as = re.escape(last)
         for joined, members in JOINED.items():
-            if last in members and {settings.get(f"{parent}.{member}") for member in members} == {own}:
+            if last in members and _settings_of_joined(settings, parent, joined) == {own}:
                 known_as = f"(?:{'|'.join((joined, *members))})"
-        found[rf"+:^{re.escape(parent)}\.{known_as}$"] = own._asdict()
+        sign, values = ("-", {}) if own is None else ("+", own._asdict())
+        found[rf"{sign}:^{re.escape(parent)}\.{known_as}$"] = values
     return found
 
 
@@ -190,19 +211,23 @@ def quantization_config(common: Settings, dynamic: dict[str, Any], version: int)
 
 def _check(folder: Path, packed: dict[str, QuantizedLinear], version: int, dtype: torch.dtype) -> None:
     """Hold what the file says, by definition, against what the layers compute with."""
-    written = load_file(folder / "model.safetensors")
-    for name, layer in packed.items():
-        own = {key: written[f"{name}.{key}"] for key in ("qweight", "qzeros", "scales", "g_idx")}
-        codes, scales, zeros = stored_parts(layer.shape, layer.stored())
-        width = layer.scheme.width(layer.in_features)
-        grid = scales.to(dtype).float().repeat_interleave(width, 0)
-        expected = grid * (codes - zeros.repeat_interleave(width, 0))
-        if not torch.equal(dequantize(own, layer.scheme.bits, version), expected.T):
-            raise AudioLMError(f"--to gptq: {name} is not read back as it was written; nothing is kept")
+    with safe_open(folder / "model.safetensors", framework="pt") as written:
+        for name, layer in packed.items():
+            own = {key: written.get_tensor(f"{name}.{key}") for key in _TENSORS}
+            codes, scales, zeros = stored_parts(layer.shape, layer.stored())
+            width = layer.scheme.width(layer.in_features)
+            grid = scales.to(dtype).float().repeat_interleave(width, 0)
+            expected = grid * (codes - zeros.repeat_interleave(width, 0))
+            if not torch.equal(dequantize(own, layer.scheme.bits, version), expected.T):
+                raise AudioLMError(f"--to gptq: {name} is not read back as it was written; nothing is kept")
 
 
 def _notes(
-    llm: nn.Module, packed: dict[str, QuantizedLinear], common: Settings, version: int, dtype: torch.dtype
+    llm: nn.Module,
+    packed: dict[str, QuantizedLinear],
+    by_name: Mapping[str, Settings | None],
+    version: int,
+    dtype: torch.dtype,
 ) -> list[str]:
     """What a reader would not expect."""
     notes = []
@@ -217,16 +242,21 @@ def _notes(
             why = f"GPTQ has no {type(module).__name__}"
         reasons[why] += 1
     notes += [f"{count} modules dequantised to 16 bit: {why}" for why, count in reasons.items()]
-    settings = {name: settings_of(layer) for name, layer in packed.items()}
-    if set(settings.values()) - {common}:
-        notes.append("layers differ in bits or groups; `dynamic` says where, which GPTQModel and vLLM read")
-    if unlike := _unlike(llm, settings):
+    if len(set(by_name.values())) > 1:
+        notes.append(
+            "layers differ in bits or groups, or some are plain; `dynamic` says where, which GPTQModel, vLLM "
+            "and SGLang read, and from_pretrained of transformers does not"
+        )
+    if unlike := _unlike(by_name):
         notes.append(
             f"vLLM will refuse this checkpoint: it joins query, key and value, and gate and up, which differ "
             f"in {len(unlike)} places, the first {unlike[0]}"
         )
-    if any(one.bits < 4 or not one.sym for one in settings.values()):
-        notes.append("vLLM runs 2 and 3 bits and asymmetric layers with quantization='gptq' in float16 only")
+    if any(one is not None and not one.for_marlin for one in by_name.values()):
+        notes.append(
+            "vLLM runs 2 and 3 bits, asymmetric layers and groups other than 32, 64 and 128 with "
+            "quantization='gptq' in float16 only"
+        )
     if version == 2:
         notes.append("asymmetric layers need checkpoint_format gptq_v2; loaders that know v1 alone refuse it")
     if rounding := max(_rounding_of_scales(layer, dtype) for layer in packed.values()):
@@ -247,18 +277,6 @@ def _counted(packed: dict[str, QuantizedLinear]) -> str:
     )
 
 
-def _plain_linears(llm: nn.Module, packed: dict[str, QuantizedLinear]) -> list[str]:
-    """Linear layers of the blocks that loaders must leave plain."""
-    return [
-        name
-        for name, module in llm.named_modules()
-        if name.startswith("model.layers.")
-        and name not in packed
-        and isinstance(module, (nn.Linear, *REPLACEMENTS))
-        and not within_replacement(llm, name)
-    ]
-
-
 def _rounding_of_scales(layer: QuantizedLinear, dtype: torch.dtype) -> float:
     """The largest relative change of a scale in ``dtype``: products of progressive grids need more digits."""
     stored = layer.stored()
@@ -266,13 +284,19 @@ def _rounding_of_scales(layer: QuantizedLinear, dtype: torch.dtype) -> float:
     return float(((exact.to(dtype).float() - exact) / exact).abs().max())
 
 
-def _unlike(llm: nn.Module, settings: Mapping[str, Settings]) -> list[str]:
+def _unlike(settings: Mapping[str, Settings | None]) -> list[str]:
     """Full names under which vLLM joins layers that do not have one and the same form."""
     parents = dict.fromkeys(name.rpartition(".")[0] for name in settings)
-    modules = dict(llm.named_modules())
     return [
         f"{parent}.{joined}"
         for parent in parents
-        for joined, members in JOINED.items()
-        if len({settings.get(f"{parent}.{one}") for one in members if f"{parent}.{one}" in modules}) > 1
+        for joined in JOINED
+        if len(_settings_of_joined(settings, parent, joined)) > 1
     ]
+
+
+def _settings_of_joined(
+    settings: Mapping[str, Settings | None], parent: str, joined: str
+) -> set[Settings | None]:
+    names = [f"{parent}.{member}" for member in JOINED[joined]]
+    return {settings[name] for name in names if name in settings}

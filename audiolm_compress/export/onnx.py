@@ -216,7 +216,10 @@ def describe(model: Salmonn) -> dict[str, Any]:
             "longest_samples": LONGEST_SAMPLES,
         },
         "embedding_scale": float(getattr(model.causal_lm.get_input_embeddings(), "scalar_embed_scale", 1.0)),
-        "embedding_scale_meaning": "multiply embeddings by it where the LLM takes inputs_embeds",
+        "embedding_scale_meaning": (
+            "multiply embeddings by it before they are inputs_embeds of transformers 5; its releases before, "
+            "and vLLM, multiply inputs_embeds by it themselves"
+        ),
     }
 
 

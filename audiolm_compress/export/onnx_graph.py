@@ -102,11 +102,7 @@ def write_graph(graph: Graph, file: Path) -> dict[str, Any]:
         {
             "name": name,
             "dtype": str(one.dtype).removeprefix("torch."),
-            "shape": [
-                "batch",
-                *([] if graph.lengths[name] is None else [graph.lengths[name].__name__]),
-                *one.shape[2:],
-            ],
+            "shape": _shape(one, graph.lengths[name]),
         }
         for name, one in graph.inputs.items()
     ]
@@ -123,6 +119,7 @@ def run_file(file: Path, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def _shape(traced: Tensor, length: Any) -> list[str | int]:
+    """An input's sizes, by name where they vary."""
     return ["batch"] if length is None else ["batch", length.__name__, *traced.shape[2:]]
 
 

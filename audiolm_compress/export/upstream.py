@@ -4,7 +4,7 @@
     salmonn.pth     connector and LoRA under upstream's names
     beats.pt        {"cfg", "model"}
     whisper/        encoder and feature extractor; no decoder, which upstream does not use
-    llm/            causal LM and tokenizer of transformers, keys of releases before 5 beside the new ones
+    llm/            causal LM and tokenizer of transformers
     prompts/        instructions of training and of evaluation
 
 Upstream computes Whisper, BEATs and connector in float32, so those are float32; its code loads the LLM as
@@ -153,7 +153,7 @@ def _check_possible(model: Salmonn) -> None:
 def _write_llm(
     model: Salmonn, folder: Path, dtype: torch.dtype | None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The LLM without its LoRA, and keys of its configs that releases of transformers before 5 read."""
+    """The LLM without its LoRA."""
     folder.mkdir()
     dtype = dtype or main_type(model.causal_lm)
     dense = dense_state(model.causal_lm, dtype)
@@ -161,21 +161,9 @@ def _write_llm(
         name.replace(".base_layer.", "."): one for name, one in dense.tensors.items() if ".lora_" not in name
     }
     write_llm(model, folder, tensors, dtype)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["torch_dtype"] = str(dtype).removeprefix("torch.")
-    rope = dict(config.get("rope_parameters") or {})
-    if "rope_theta" in rope:
-        config["rope_theta"] = rope.pop("rope_theta")
-        config["rope_scaling"] = None if rope.get("rope_type") == "default" else rope
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    file = folder / "tokenizer_config.json"
-    tokenizer = json.loads(file.read_text(encoding="utf-8"))
-    if tokenizer.get("tokenizer_class") == "TokenizersBackend":  # the name since 5
-        tokenizer["tokenizer_class"] = "PreTrainedTokenizerFast"
-        file.write_text(json.dumps(tokenizer, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     adapted = {f"base_model.model.{name}": one for name, one in dense.tensors.items() if ".lora_" not in name}
     read = dense.tensors if describe_lora(model.llm) is None else adapted
-    return read, [f"weights of the LLM are {config['torch_dtype']}", *dense.notes]
+    return read, [f"weights of the LLM are {str(dtype).removeprefix('torch.')}", *dense.notes]
 
 
 def _write_whisper(model: Salmonn, root: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:

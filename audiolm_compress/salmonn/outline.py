@@ -146,8 +146,9 @@ def _upstream_outline(path: Path) -> Outline:
     whisper, source = model_source(section, "whisper_path", root, path), llm_source(section, root, path)
     check_folder(whisper)
     check_folder(source, may_have_code=True)
-    with readable(f"baseline {path}: a config"):
+    with readable(f"baseline {path}: config of Whisper {whisper}"):
         speech_config = WhisperConfig.from_pretrained(whisper, token=section.get("token"))
+    with readable(f"baseline {path}: config of LLM {source}"):
         llm_config = AutoConfig.from_pretrained(source, token=section.get("token"), **code_if_asked())
     check_config(speech_config.to_dict(), whisper)
     check_config(llm_config.to_dict(), source, may_have_code=True)

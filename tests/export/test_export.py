@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from audiolm_compress.cli import export as command
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export import FORMS, export, is_export
-from audiolm_compress.export.gptq import dequantize, gptq_tensors, obstacle, settings_of
+from audiolm_compress.export.gptq import dequantize, gptq_tensors, obstacle, settings_of, write_gptq
+from audiolm_compress.export.parts import write_parts
 from audiolm_compress.quantization import QuantizedEmbedding, QuantizedLinear, Scheme, TiedHead
+from audiolm_compress.quantization.adapted import AdaptedLinear
 from audiolm_compress.quantization.grids import fit_grid, round_to_grid
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.model import Salmonn
@@ -100,7 +104,8 @@ def test_what_gptq_cannot_hold_is_dequantised_and_said(small_model: Loader, tmp_
     tensors = load_file(done.path / "model.safetensors")
     for name in plain:
         assert torch.equal(tensors[f"{name}.weight"], layers[name].dense())
-    assert len([key for key in said["dynamic"] if key.startswith("-:")]) == len(plain)
+    left_out = [key.removeprefix("-:") for key in said["dynamic"] if key.startswith("-:")]
+    assert {name for name in layers if any(re.match(one, name) for one in left_out)} == plain.keys()
     for reason in plain.values():
         count = list(plain.values()).count(reason)
         assert f"{count} modules dequantised to 16 bit: {reason}" in done.notes
@@ -112,6 +117,63 @@ def test_gptq_without_packed_layers_is_refused(small_model: Loader, tmp_path: Pa
     with pytest.raises(AudioLMError, match="none is quantised"):
         export(folder, "gptq", tmp_path / "gptq")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_gptq_says_that_adapters_keep_it_from_packing(small_model: Loader, tmp_path: Path) -> None:
+    model = compressed(small_model("gemma"), Scheme(4, 32))
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, QuantizedLinear):
+            model.replace_module(name, AdaptedLinear(layer, 2))
+    with pytest.raises(AudioLMError, match="21 layers: part of a layer that is low-rank or has an adapter"):
+        write_gptq(model, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["gptq", "safetensors16"])
+def test_releases_before_5_of_transformers_find_their_keys(
+    small_model: Loader, tmp_path: Path, form: str
+) -> None:
+    """Without ``rope_theta`` they would take 10,000 for any Llama, and say nothing."""
+    rope = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 32.0}
+    rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    model = compressed(small_model("llama"), Scheme(4, 32))
+    model.causal_lm.config.rope_parameters = dict(rope)
+    FORMS[form][1](model, tmp_path, None)
+    folder = tmp_path if form == "gptq" else tmp_path / "llm"
+    said = json.loads((folder / "config.json").read_text())
+    theta = rope.pop("rope_theta")
+    assert (said["torch_dtype"], said["rope_theta"], said["rope_scaling"]) == ("bfloat16", theta, rope)
+    assert AutoConfig.from_pretrained(folder).rope_parameters == rope | {"rope_theta": theta}
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+
+
+def test_generation_settings_as_vicuna_publishes_them_are_kept(small_model: Loader, tmp_path: Path) -> None:
+    """A temperature without sampling, which transformers reads but does not save."""
+    model = small_model("llama")
+    model.merge_lora()
+    published = {"temperature": 0.9, "top_p": 0.6, "eos_token_id": 2, "max_length": 4096}
+    model.causal_lm.generation_config = GenerationConfig.from_dict(published)
+    write_parts(model, tmp_path)
+    said = json.loads((tmp_path / "llm" / "generation_config.json").read_text())
+    assert said.items() >= published.items()
+
+
+@pytest.mark.parametrize("form", ["gptq", "safetensors16", "upstream"])
+def test_heads_that_no_config_can_say_are_refused(small_model: Loader, tmp_path: Path, form: str) -> None:
+    model = compressed(small_model("llama"), Scheme(4, 32))
+    config = model.causal_lm.config
+    config.num_attention_heads = config.num_key_value_heads = 3
+    with pytest.raises(AudioLMError, match=r"hidden size .* attention heads"):
+        FORMS[form][1](model, tmp_path, None)
+
+
+@pytest.mark.parametrize("form", ["gptq", "safetensors16"])
+def test_numbers_beyond_float16_are_refused(small_model: Loader, tmp_path: Path, form: str) -> None:
+    model = compressed(small_model("llama"), Scheme(4, 32))
+    with torch.no_grad():
+        model.causal_lm.model.norm.weight[0] = 2.0**17
+    with pytest.raises(AudioLMError, match=r"model\.norm\.weight has numbers up to 1\.31e\+05.*bfloat16"):
+        FORMS[form][1](model, tmp_path, torch.float16)
 
 
 @pytest.mark.parametrize("variant", ["gemma", "llama"])
@@ -133,6 +195,9 @@ def test_plain_parts_open_in_transformers(small_model: Loader, tmp_path: Path, v
     # bfloat16 activations here, float32 there: 8 bits of mantissa over two layers.
     torch.testing.assert_close(logits(opened, ids), ours, atol=0.05 * ours.abs().max().item(), rtol=0)
     assert {path.name for path in done.path.iterdir() if path.is_dir()} == set(model.parts())
+    speech = WhisperEncoder.from_pretrained(done.path / "speech_encoder", dtype=torch.float32).state_dict()
+    for name, tensor in model.speech_encoder.state_dict().items():
+        assert torch.equal(speech[name], tensor.bfloat16().float()), name
     assert any("4-bit linear layer" in note for note in done.notes)
 
 

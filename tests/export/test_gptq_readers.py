@@ -101,26 +101,31 @@ def test_tensors_have_the_names_shapes_and_types_that_loaders_allocate(
 
 
 @pytest.mark.parametrize("joined", JOINED)
-def test_layers_that_vllm_joins_are_found_by_their_common_name(joined: str) -> None:
+@pytest.mark.parametrize("own", [Settings(8, -1, True), None], ids=["other", "plain"])
+def test_layers_that_vllm_joins_are_found_by_their_common_name(joined: str, own: Settings | None) -> None:
     members = JOINED[joined]
-    own = Settings(8, -1, True)
-    settings = {name: own if name.endswith(members) else COMMON for name in NAMES}
+    expected = False if own is None else own._asdict()
+    settings: dict[str, Settings | None] = {name: own if name.endswith(members) else COMMON for name in NAMES}
     dynamic = exceptions(settings, COMMON)
     [parent] = {name.rpartition(".")[0] for name in NAMES if name.endswith(members)}
-    assert found_by_vllm(dynamic, f"{parent}.{joined}") == own._asdict()
+    assert found_by_vllm(dynamic, f"{parent}.{joined}") == expected
     for name in NAMES:
-        assert (found_by_vllm(dynamic, name) or COMMON._asdict()) == settings[name]._asdict()
+        assert found_by_vllm(dynamic, name) == (expected if name.endswith(members) else None)
 
 
 def test_layers_of_which_one_differs_have_no_common_name() -> None:
-    settings = {name: Settings(8, 32, True) if name.endswith("v_proj") else COMMON for name in NAMES}
+    settings: dict[str, Settings | None] = {
+        name: Settings(8, 32, True) if name.endswith("v_proj") else COMMON for name in NAMES
+    }
     dynamic = exceptions(settings, COMMON)
     assert [found_by_vllm(dynamic, name) for name in NAMES].count(None) == len(NAMES) - 1
     assert found_by_vllm(dynamic, f"{BLOCK}.self_attn.qkv_proj") is None
 
 
 def test_a_name_is_no_pattern_of_other_names() -> None:
-    settings = {f"model.layers.{index}.self_attn.o_proj": COMMON for index in range(12)}
+    settings: dict[str, Settings | None] = {
+        f"model.layers.{index}.self_attn.o_proj": COMMON for index in range(12)
+    }
     settings["model.layers.1.self_attn.o_proj"] = Settings(8, 32, True)
     dynamic = exceptions(settings, COMMON)
     found = [name for name in settings if found_by_vllm(dynamic, name)]

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audiolm_compress.errors import BaselineError
+from audiolm_compress.planner import plan
 from audiolm_compress.salmonn import weight_files
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.outline import outline_model
@@ -186,6 +187,36 @@ def layout(model: torch.nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
 
 
+def configs_alone(name: str, folder: Path, shapes: ModuleType) -> Path:
+    """The YAML, with the configs at full size beside it that `plan` reads."""
+    made = PUBLISHED[name]
+    config = Path(shutil.copy(CHECKPOINTS / f"{name}.yaml", folder))
+    section = yaml.safe_load(config.read_text())["model"]
+    for source, content in (
+        (section.get("gemma_path") or section["llama_path"], shapes.LLMS[made.llm]),
+        (section["whisper_path"], shapes.WHISPERS[made.whisper]),
+    ):
+        (folder / source).mkdir(parents=True)
+        (folder / source / "config.json").write_text(json.dumps(content))
+    (folder / "prompts").mkdir()
+    (folder / section["test_prompt_path"]).write_text('{"asr": "<Speech><SpeechHere></Speech> Write."}')
+    return config
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_documented_sizes_are_those_that_plan_finds(
+    name: str, tmp_path: Path, writers: tuple[ModuleType, ModuleType]
+) -> None:
+    config = configs_alone(name, tmp_path, writers[1])
+    recipe = "gemma2_4bit" if name == "gemma2_2b" else "llama3_4bit"
+    stages = plan(ROOT / "recipes" / f"{recipe}.yaml", baseline=str(config)).stages
+    before, after = (stage.bytes / 2**30 for stage in (stages[0], stages[-1]))
+    rows = [row.split(" | ") for row in (ROOT / "docs" / "checkpoints.md").read_text().splitlines()]
+    [documented] = [row for row in rows if row[0] == "| weights"]
+    assert documented[1 + list(PUBLISHED).index(name)].strip(" |") == f"{before:.2f} -> {after:.2f}"
+
+
 def test_every_checkpoint_has_a_layout() -> None:
     assert {file.stem for file in CHECKPOINTS.glob("*.yaml")} == set(PUBLISHED)
 
@@ -275,6 +306,13 @@ def test_tied_tensors_that_differ_are_refused(write: Writer) -> None:
     save_file(tensors | {"lm_head.weight": embedding + 1}, file, {"format": "pt"})
     with pytest.raises(BaselineError, match="one tensor by the config, but differ"):
         load_llm(str(write.folder), 0)
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path: Path, writers: tuple[ModuleType, ModuleType]) -> None:
+    config = configs_alone("salmonn_7b", tmp_path, writers[1])
+    (tmp_path / "lmsys" / "vicuna-7b-v1.5" / "config.json").unlink()
+    with pytest.raises(BaselineError, match=r"config of LLM .*vicuna-7b-v1\.5"):
+        outline_model(config)
 
 
 @pytest.mark.parametrize("name", ["llama3_2_3b", "salmonn_13b"])
