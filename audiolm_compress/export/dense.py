@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -59,7 +61,28 @@ def matrix(module: nn.Module) -> tuple[Tensor, Tensor | None]:
     raise AudioLMError(f"a {type(module).__name__} has no plain form, so it cannot be exported")
 
 
-@torch.no_grad()
+def tensor_makers(part: nn.Module) -> tuple[dict[str, Callable[[], Tensor]], tuple[str, ...]]:
+    """What makes the plain tensors of ``part``, by name, one at a time; and notes as of ``Dense``.
+
+    Args:
+        part: an encoder, the connector or a causal LM, adapters of the LLM merged.
+    """
+    makers: dict[str, Callable[[], Tensor]] = {
+        name: partial(_plain, tensor) for name, tensor in part.state_dict().items()
+    }
+    kinds: Counter[str] = Counter()
+    for name, module in part.named_modules():
+        if not isinstance(module, REPLACEMENTS) or within_replacement(part, name):
+            continue
+        for former in [key for key in makers if key.startswith(f"{name}.")]:
+            del makers[former]
+        makers[f"{name}.weight"] = partial(_plain, module)
+        if (bias := _bias(module)) is not None:
+            makers[f"{name}.bias"] = partial(_plain, bias)
+        kinds[kind_of(module)] += 1
+    return makers, tuple(f"{count} x {kind}: written as plain weights" for kind, count in kinds.items())
+
+
 def dense_state(part: nn.Module, dtype: torch.dtype | None = None) -> Dense:
     """The state of ``part`` without a module of this package in it.
 
@@ -67,25 +90,22 @@ def dense_state(part: nn.Module, dtype: torch.dtype | None = None) -> Dense:
         part: an encoder, the connector or a causal LM, adapters of the LLM merged.
         dtype: of all floating tensors; None leaves each as it is.
     """
-    tensors = dict(part.state_dict())
-    kinds: Counter[str] = Counter()
-    for name, module in part.named_modules():
-        if not isinstance(module, REPLACEMENTS) or within_replacement(part, name):
-            continue
-        for former in [key for key in tensors if key.startswith(f"{name}.")]:
-            del tensors[former]
-        weight, bias = matrix(module)
-        tensors[f"{name}.weight"] = weight
-        if bias is not None:
-            tensors[f"{name}.bias"] = bias
-        kinds[kind_of(module)] += 1
-    floating = {
-        name: tensor.detach().to(dtype if tensor.is_floating_point() else None).cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
-    return Dense(
-        floating, tuple(f"{count} x {kind}: written as plain weights" for kind, count in kinds.items())
-    )
+    makers, notes = tensor_makers(part)
+    made = ((name, make()) for name, make in makers.items())
+    return Dense({n: one.to(dtype if one.is_floating_point() else None) for n, one in made}, notes)
+
+
+@torch.no_grad()
+def _plain(source: nn.Module | Tensor) -> Tensor:
+    weight = matrix(source)[0] if isinstance(source, nn.Module) else source
+    return weight.detach().cpu().contiguous()
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    """The second result of ``matrix`` without the first."""
+    if isinstance(module, LowRankLinear):
+        return _bias(module.expand)
+    return _bias(module.base_layer) if isinstance(module, AdaptedLinear) else getattr(module, "bias", None)
 
 
 @torch.no_grad()
