@@ -8,9 +8,9 @@ From nothing (llama-cpp-python builds llama.cpp with cmake and a C++ compiler):
     OMP_NUM_THREADS=1 python benchmarks/gguf_llama_cpp.py
 
 Four LLMs, each in every type: ``tiny``'s, and three random ones on the byte-level tokenizer of the parity
-set: its Llama, a Llama with the scaled frequencies of Llama 3, a Qwen 2. Both sides read the reference texts of
-the test clips, and all of these joined and cut at 400 tokens, which is longer than tiny's sliding window and
-than the context that the frequencies are scaled from. For each file:
+set: its Llama, a Llama with the scaled frequencies of Llama 3, a Qwen 2. Both sides read the reference texts
+of the test clips, and all of these joined and cut at 400 tokens, which is longer than tiny's sliding window
+and than the context that the frequencies are scaled from. For each file:
 
 * ``equal_texts``: the share of texts of which llama.cpp makes the same token ids;
 * ``logits``: the largest difference of a logit from ours in float32, in units of the largest logit. llama.cpp

@@ -222,7 +222,7 @@ def _expected(llm: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
 
 
-def _is_tied(llm: nn.Module, makers: dict[str, Callable[[], Tensor]]) -> bool:
+def _is_tied(llm: Any, makers: dict[str, Callable[[], Tensor]]) -> bool:
     head, embedding = llm.get_output_embeddings(), llm.get_input_embeddings()
     if getattr(head, "embedding", None) is embedding or getattr(head, "weight", 0) is getattr(
         embedding, "weight", 1

@@ -75,9 +75,8 @@ def vocabulary(model: Salmonn) -> Vocabulary:
     metadata = {"ggml.tokens": tokens, "ggml.token_type": types, **kind.metadata}
     if not byte_level:
         ranks = _ranks(content["model"])
-        metadata["ggml.scores"] = [
-            UNSCORED if ranks.get(one) is None else -float(ranks[one]) for one in tokens
-        ]
+        scores = {token: -float(rank) for token, rank in ranks.items() if rank is not None}
+        metadata["ggml.scores"] = [scores.get(token, UNSCORED) for token in tokens]
     metadata |= _roles(model)
     if isinstance(tokenizer.chat_template, str):
         metadata["chat_template"] = tokenizer.chat_template
