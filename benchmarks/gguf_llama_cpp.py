@@ -7,7 +7,8 @@ From nothing (llama-cpp-python builds llama.cpp with cmake and a C++ compiler):
     pip install -c constraints.txt llama-cpp-python
     OMP_NUM_THREADS=1 python benchmarks/gguf_llama_cpp.py
 
-Four LLMs, each in every type: ``tiny``'s, and three random ones on the byte-level tokenizer of the parity
+Five LLMs, each in every type: ``tiny``'s, the same after the pass ``gptq`` (4 bit, groups of 32; its
+integers stay in q4_0 and q8_0), and three random ones on the byte-level tokenizer of the parity
 set: its Llama, a Llama with the scaled frequencies of Llama 3, a Qwen 2. Both sides read the reference texts
 of the test clips, and all of these joined and cut at 400 tokens, which is longer than tiny's sliding window
 and than the context that the frequencies are scaled from. For each file:
@@ -40,8 +41,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from audiolm_compress.data.annotation import read_annotation
+from audiolm_compress.data.loading import load_examples
+from audiolm_compress.export.dense import dense_state
 from audiolm_compress.export.gguf import TYPES, write_gguf
 from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.passes import Gptq
+from audiolm_compress.passes.base import Context
 from audiolm_compress.salmonn.load import TINY, load_model
 from audiolm_compress.salmonn.model import Salmonn
 
@@ -80,8 +85,19 @@ def with_llm(config: Any) -> Salmonn:
     return model
 
 
+def quantized_tiny() -> Salmonn:
+    model = load_model("tiny")
+    model.merge_lora()
+    model.cast(torch.bfloat16, ("llm",))
+    clips = load_examples([TINY / "data" / "calibration.json"], prefix=TINY / "data").examples[:16]
+    context = Context(clips, torch.Generator().manual_seed(0), lambda: load_model("tiny"))
+    Gptq(bits=4, group_size=32, prefill_activations=16).apply(model, context)
+    return model
+
+
 MODELS: dict[str, Callable[[], Salmonn]] = {
     "tiny's Gemma 2": lambda: load_model("tiny"),
+    "the same, GPTQ": quantized_tiny,
     "Llama": lambda: load_model(PARITY),
     "Llama 3": lambda: with_llm(LlamaConfig(**SIZES, rope_parameters=SCALED)),
     "Qwen 2": lambda: with_llm(Qwen2Config(**SIZES, tie_word_embeddings=True)),
@@ -108,7 +124,9 @@ def perplexity(logits: list[Tensor], ids: list[list[int]]) -> float:
 def ours(model: Salmonn) -> tuple[list[list[int]], list[Tensor]]:
     """Ids of all texts, and of each the float32 logits [length, vocabulary]."""
     ids = [model.tokenizer(text).input_ids for text in texts()]
-    llm = model.causal_lm.float().eval()
+    llm = AutoModelForCausalLM.from_config(model.causal_lm.config)
+    llm.load_state_dict(dense_state(model.causal_lm, torch.float32).tensors)
+    llm.eval()
     return ids, [llm(input_ids=torch.tensor([one[:LONGEST]]), use_cache=False).logits[0] for one in ids]
 
 

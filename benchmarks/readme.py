@@ -95,12 +95,12 @@ def gptq(result: dict[str, Any]) -> str:
 
 
 def gguf(result: dict[str, Any]) -> str:
-    """A table of ``gguf_llama_cpp.py``: every type of the first LLM, float32 of the others."""
+    """A table of ``gguf_llama_cpp.py``: every type of the first LLM, q4_0 after GPTQ, float32 of the others."""
     rows = [["LLM", "type", "MB", "equal texts", "logits apart", "next tokens", "perplexity", "llama.cpp's"]]
     first = next(iter(result["models"]))
     for name, kinds in result["models"].items():
         for kind, one in kinds.items():
-            if name != first and kind != "f32":
+            if name != first and kind != ("q4_0" if "GPTQ" in name else "f32"):
                 continue
             values = [f"{one['perplexity'][side]:.2f}" for side in ("ours", "llama.cpp")]
             shares = [f"{one['equal_texts']:.0%}", f"{one['logits']:.0e}", f"{one['next_tokens']:.1%}"]

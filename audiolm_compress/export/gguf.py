@@ -10,9 +10,9 @@ scale in
     q8_0    w = d * q,        q = -127 .. 127      8.5 bits a weight
     q4_0    w = d * (q - 8),  q = 0 .. 15          4.5 bits; embedding and head q8_0
 
-A matrix whose rows are no multiples of 32 is written in float16. Packed layers are multiplied out first, and
-so quantised twice; 16-bit types keep what they compute with. Tensor after tensor is made, written and
-forgotten: memory holds one at a time beside the model.
+A matrix whose rows are no multiples of 32 is written in float16. Packed layers keep their integers where
+a block can hold them (gguf_blocks.py); the others, and all of them in the other types, are multiplied out.
+Tensor after tensor is made, written and forgotten: memory holds one at a time beside the model.
 
 Layout and names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and the package ``gguf``, which
 llama.cpp's own converter writes with.
@@ -21,6 +21,7 @@ llama.cpp's own converter writes with.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,8 +32,9 @@ from transformers import AutoModelForCausalLM
 
 from audiolm_compress import __version__
 from audiolm_compress.errors import AudioLMError
-from audiolm_compress.export.dense import sixteen_bit, tensor_makers
+from audiolm_compress.export.dense import REPLACEMENTS, sixteen_bit, tensor_makers
 from audiolm_compress.export.gguf_architecture import Architecture, architecture
+from audiolm_compress.export.gguf_blocks import BLOCK, Blocks, blocks_of, blocks_type
 from audiolm_compress.export.gguf_vocabulary import vocabulary
 from audiolm_compress.export.llm import EMBEDDING, HEAD
 from audiolm_compress.salmonn.model import Salmonn
@@ -44,18 +46,18 @@ TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 # Of a block's largest weight: how far a weight may be from what was written. Half a step, for q4_0 a whole
 # one as its longer side reaches further, and the rounding of the scale to float16.
 _STEPS = {"q8_0": 1 / 254 + 2**-11, "q4_0": 1 / 8 + 2**-11}
-_BLOCK = 32
 _SIXTEEN_BIT = {torch.float16: "f16", torch.bfloat16: "bf16"}
 _LLAMA_BIASES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 class Planned(NamedTuple):
-    """A tensor of the file: its name there, shape, type, and what makes it."""
+    """A tensor of the file: its name there, shape, type, what makes it, and its integers if it keeps them."""
 
     name: str
     shape: tuple[int, ...]
     type: gguf.GGMLQuantizationType
     make: Callable[[], Tensor]
+    blocks: Callable[[], Blocks] | None = None
 
 
 def write_gguf(
@@ -126,7 +128,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
             "--to gguf: head and embedding of the LLM differ, and llama.cpp's gemma2 has one matrix for both"
         )
     names = gguf.get_tensor_name_map(_of_name(gguf.MODEL_ARCH_NAMES, built.name), built.layers)
-    planned, notes, uneven = [], list(packed), 0
+    planned, notes, uneven, whole = [], [] if kind in _STEPS else list(packed), 0, 0
     for name, make in makers.items():
         if name == HEAD and tied:
             continue
@@ -140,12 +142,21 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
                 f"--to gguf: the LLM has {name}, which llama.cpp's {built.name} does not; "
                 "export --to safetensors16"
             )
-        own = _type(kind, name, shape)
+        module = llm.get_submodule(layer) if last == "weight" else None
+        kept = blocks_type(module, kind) if kind in _STEPS else None
+        own = kept or _type(kind, name, shape)
+        whole += kept is not None
         uneven += len(shape) > 1 and own == "f16" != kind
         written = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert written is not None, name
         planned.append(
-            Planned(written, shape, gguf.GGMLQuantizationType[own.upper()], _stored(built, name, make))
+            Planned(
+                written,
+                shape,
+                gguf.GGMLQuantizationType[own.upper()],
+                partial(_stored, built, name, make),
+                partial(_stored_blocks, built, name, module) if kept else None,
+            )
         )
     if shapes:
         raise AudioLMError(f"--to gguf: the LLM lacks {', '.join(shapes)}")
@@ -154,9 +165,14 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
             Planned("rope_freqs.weight", tuple(factors.shape), gguf.GGMLQuantizationType.F32, lambda: factors)
         )
     if uneven:
-        notes.append(f"{uneven} matrices are f16, as their rows are no multiples of {_BLOCK}")
+        notes.append(f"{uneven} matrices are f16, as their rows are no multiples of {BLOCK}")
     if kind in _STEPS and packed:
-        notes.append(f"what was packed is rounded again, to {kind}; --gguf-type bf16 or f16 keeps it")
+        again = sum(isinstance(one, REPLACEMENTS) for one in llm.modules()) - whole
+        notes.append(f"{whole} packed matrices keep their integers")
+        if again:
+            notes.append(
+                f"{again} are multiplied out and rounded to {kind}; --gguf-type bf16 or f16 does not"
+            )
     return planned, notes
 
 
@@ -176,6 +192,9 @@ def write_tensors(writer: gguf.GGUFWriter, planned: list[Planned]) -> None:
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for one in planned:
+            if one.blocks is not None:
+                writer.write_tensor_data(one.blocks().packed(one.type.name.lower()).numpy())
+                continue
             tensor = one.make()
             if tuple(tensor.shape) != one.shape:
                 raise AudioLMError(
@@ -197,16 +216,19 @@ def check(file: Path, planned: list[Planned]) -> None:
 
     found = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
     for one in planned:
-        tensor, read = one.make().float(), found.pop(one.name)
+        read = found.pop(one.name)
         values = torch.tensor(gguf.quants.dequantize(read.data, read.tensor_type)).reshape(one.shape)
         kind = one.type.name.lower()
-        if kind in _STEPS:
-            blocks = tensor.unflatten(-1, (-1, _BLOCK))
-            off = (values.unflatten(-1, (-1, _BLOCK)) - blocks).abs()
+        if one.blocks is not None:
+            good = torch.equal(values, one.blocks().values())
+        elif kind in _STEPS:
+            tensor = one.make().float()
+            blocks = tensor.unflatten(-1, (-1, BLOCK))
+            off = (values.unflatten(-1, (-1, BLOCK)) - blocks).abs()
             good = bool((off <= _STEPS[kind] * blocks.abs().amax(-1, keepdim=True)).all())
         else:
             dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[kind]
-            good = torch.equal(values, tensor.to(dtype).float()) and bool(values.isfinite().all())
+            good = torch.equal(values, one.make().float().to(dtype).float()) and bool(values.isfinite().all())
         if not good:
             raise AudioLMError(
                 f"--to gguf: {one.name} is not read back as it was written in {kind}; nothing is kept; "
@@ -231,15 +253,20 @@ def _is_tied(llm: Any, makers: dict[str, Callable[[], Tensor]]) -> bool:
     return torch.equal(makers[HEAD](), makers[EMBEDDING]())
 
 
-def _stored(built: Architecture, name: str, make: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    return lambda: built.stored(name, make())
+def _stored(built: Architecture, name: str, make: Callable[[], Tensor]) -> Tensor:
+    return built.stored(name, make())
+
+
+def _stored_blocks(built: Architecture, name: str, module: nn.Module) -> Blocks:
+    """Rows change places, numbers and scales alike; no matrix changes in any other way."""
+    return Blocks(*(built.stored(name, part) for part in blocks_of(module)))
 
 
 def _type(kind: str, name: str, shape: tuple[int, ...]) -> str:
     """The type of a tensor in a file whose matrices are ``kind``."""
     if len(shape) < 2:
         return "f32"
-    if kind in _STEPS and shape[-1] % _BLOCK:
+    if kind in _STEPS and shape[-1] % BLOCK:
         return "f16"
     return "q8_0" if kind == "q4_0" and name in (EMBEDDING, HEAD) else kind
 

@@ -22,6 +22,7 @@ from audiolm_compress.export.gguf_architecture import llama3_factors
 from audiolm_compress.passes import LayerDrop
 from audiolm_compress.passes.base import Context
 from audiolm_compress.quantization import QuantizedEmbedding, QuantizedLinear, Scheme, TiedHead
+from audiolm_compress.quantization.kernels import Dequantize
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
@@ -176,6 +177,24 @@ def test_packed_layers_and_tied_heads_are_multiplied_out(rounded: Loader, tmp_pa
     for name, layer in llm.named_modules():
         if isinstance(layer, QuantizedLinear):
             assert torch.equal(again.get_submodule(name).weight, layer.dense().float())
+
+
+@pytest.mark.parametrize("variant", ["gemma", "llama"])
+def test_grids_that_blocks_can_hold_keep_their_integers(
+    rounded: Loader, tmp_path: Path, variant: str
+) -> None:
+    """In q4_0 a weight is the product of its code and scale, before rounding it to bfloat16."""
+    model = rounded(variant, Scheme(4, 32), Scheme(3, 64), Scheme(8, -1), Scheme(2, 32))
+    notes = write_gguf(model, tmp_path, kind="q4_0")
+    again = opened(file_of(tmp_path))
+    layers = {name: one for name, one in model.causal_lm.named_modules() if isinstance(one, QuantizedLinear)}
+    even = {name: one for name, one in layers.items() if one.in_features % 64 == 0}
+    assert f"{len(even)} packed matrices keep their integers" in notes
+    for name, layer in even.items():
+        exact = Dequantize(layer.shape).dense(
+            {k: v.float() if v.is_floating_point() else v for k, v in layer.stored().items()}
+        )
+        assert torch.equal(again.get_submodule(name).weight, exact), name
 
 
 def test_qwen2_has_biases_and_a_tied_head(small_model: Loader, tmp_path: Path) -> None:
