@@ -95,7 +95,7 @@ def gptq(result: dict[str, Any]) -> str:
 
 
 def gguf(result: dict[str, Any]) -> str:
-    """A table of ``gguf_llama_cpp.py``: every type of the first LLM, q4_0 after GPTQ, float32 of the others."""
+    """A table of ``gguf_llama_cpp.py``: every type of the first LLM, q4_0 after GPTQ, else float32."""
     rows = [["LLM", "type", "MB", "equal texts", "logits apart", "next tokens", "perplexity", "llama.cpp's"]]
     first = next(iter(result["models"]))
     for name, kinds in result["models"].items():
