@@ -155,7 +155,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
                 shape,
                 gguf.GGMLQuantizationType[own.upper()],
                 partial(_stored, built, name, make),
-                partial(_stored_blocks, built, name, module) if kept else None,
+                partial(_stored_blocks, built, name, module) if kept and module else None,
             )
         )
     if shapes:
