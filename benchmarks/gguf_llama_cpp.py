@@ -19,6 +19,9 @@ and than the context that the frequencies are scaled from. For each file:
 * ``next_tokens``: the share of positions at which the token of the highest logit is the same;
 * ``perplexity`` of both.
 
+Besides, for every pattern that the byte-level tokenizer of the parity set could split texts by, ``patterns``
+is the share of texts of equal tokens, some of them hard to split.
+
 Bounds hold for the tokens, and for logits where weights are float32: in other types they tell of the model,
 of which the parity set's is so steep that 8 bits move its logits by a third.
 """
@@ -26,6 +29,7 @@ of which the parity set's is so steep that 8 bits move its logits by a third.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -36,7 +40,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from llama_cpp import GGML_TYPE_F32, Llama
 from result_file import write_result
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
@@ -44,6 +50,7 @@ from audiolm_compress.data.annotation import read_annotation
 from audiolm_compress.data.loading import load_examples
 from audiolm_compress.export.dense import dense_state
 from audiolm_compress.export.gguf import TYPES, write_gguf
+from audiolm_compress.export.gguf_vocabulary import PATTERNS
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.passes import Gptq
 from audiolm_compress.passes.base import Context
@@ -54,6 +61,13 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "gguf_llama_cpp.json"
 PARITY = ROOT / "tests" / "fixtures" / "upstream_parity" / "llama" / "config.yaml"
 FLOAT32 = 1e-3  # bound of `logits` in f32
+HARD = [
+    "  spaces   and\ttabs \n\n\n lines\r\n end  ",
+    "12345 67 8, 3.14159 and 1st; x2y34z",
+    "it's WE'LL they'Re don't 'quoted'",
+    "d\u00e9j\u00e0 vu, \u6f22\u5b57 \u0438 \U0001f642\u200d!!?...",
+    "<s>special</s> tokens<unk>",
+]
 LONGEST = 400  # tokens of the joined text
 SIZES = {
     "hidden_size": 128,
@@ -112,6 +126,37 @@ def texts() -> list[str]:
     return [*references, " ".join(references)]
 
 
+def with_pattern(pattern: str, ignore_merges: bool) -> Salmonn:
+    """The parity set's model with a tokenizer that splits texts by another of the patterns that are known."""
+    model = load_model(PARITY)
+    content = json.loads(model.tokenizer.backend_tokenizer.to_str())
+    bytes_ = content["pre_tokenizer"] | {"use_regex": pattern in ("", "digits")}
+    before = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    if pattern == "digits":
+        before = {"type": "Digits", "individual_digits": True}
+    if pattern:
+        content["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [before, bytes_]}
+    content["model"]["ignore_merges"] = ignore_merges
+    model.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
+    model.merge_lora()
+    return model
+
+
+def patterns() -> dict[str, float]:
+    """For each name of a pattern the share of texts, hard ones among them, of equal tokens."""
+    shares = {}
+    for (pattern, ignore_merges), name in PATTERNS.items():
+        model = with_pattern(pattern, ignore_merges)
+        expected = [model.tokenizer(text).input_ids for text in (*HARD, *texts())]
+        with tempfile.TemporaryDirectory() as folder:
+            write_gguf(model, Path(folder))
+            (file,) = Path(folder).glob("*.gguf")
+            llm = Llama(str(file), vocab_only=True, verbose=False)
+            found = [llm.tokenize(text.encode(), special=True) for text in (*HARD, *texts())]
+        shares[name] = sum(a == b for a, b in zip(found, expected, strict=True)) / len(expected)
+    return shares
+
+
 def perplexity(logits: list[Tensor], ids: list[list[int]]) -> float:
     losses = [
         F.cross_entropy(one[:-1], torch.tensor(i[1:]), reduction="sum").item()
@@ -132,8 +177,6 @@ def ours(model: Salmonn) -> tuple[list[list[int]], list[Tensor]]:
 
 def in_llama_cpp(file: Path, ids: list[list[int]]) -> tuple[list[list[int]], list[Tensor]]:
     """What llama.cpp makes of the texts, and its logits for ``ids``."""
-    from llama_cpp import GGML_TYPE_F32, Llama
-
     llm = Llama(
         str(file),
         n_ctx=512,
@@ -182,6 +225,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
+    split = patterns()
+    print("patterns", split, flush=True)
     results: dict[str, dict[str, Any]] = {name: {} for name in MODELS}
     for name, load in MODELS.items():
         model = load()
@@ -199,9 +244,17 @@ def main() -> None:
         for kind, one in kinds.items()
         if one["equal_texts"] < 1 or (kind == "f32" and one["logits"] > FLOAT32)
     ]
+    broken += [f"the pattern {name}" for name, share in split.items() if share < 1]
     bounds = {"equal_texts": 1, "logits in f32": FLOAT32}
     write_result(
-        chosen.out, {"environment": environment, "bounds": bounds, "broken": broken, "models": results}
+        chosen.out,
+        {
+            "environment": environment,
+            "bounds": bounds,
+            "broken": broken,
+            "patterns": split,
+            "models": results,
+        },
     )
     if broken:
         raise SystemExit(f"bounds are broken by: {', '.join(broken)}")

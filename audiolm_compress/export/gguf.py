@@ -128,7 +128,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
             "--to gguf: head and embedding of the LLM differ, and llama.cpp's gemma2 has one matrix for both"
         )
     names = gguf.get_tensor_name_map(_of_name(gguf.MODEL_ARCH_NAMES, built.name), built.layers)
-    planned, notes, uneven, whole = [], [] if kind in _STEPS else list(packed), 0, 0
+    planned, notes, uneven, whole, again = [], [] if kind in _STEPS else list(packed), 0, 0, 0
     for name, make in makers.items():
         if name == HEAD and tied:
             continue
@@ -146,6 +146,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
         kept = blocks_type(module, kind) if kind in _STEPS else None
         own = kept or _type(kind, name, shape)
         whole += kept is not None
+        again += kept is None and isinstance(module, REPLACEMENTS)
         uneven += len(shape) > 1 and own == "f16" != kind
         written = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert written is not None, name
@@ -155,7 +156,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
                 shape,
                 gguf.GGMLQuantizationType[own.upper()],
                 partial(_stored, built, name, make),
-                partial(_stored_blocks, built, name, module) if kept and module else None,
+                partial(_stored_blocks, built, name, module) if kept and module is not None else None,
             )
         )
     if shapes:
@@ -167,8 +168,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
     if uneven:
         notes.append(f"{uneven} matrices are f16, as their rows are no multiples of {BLOCK}")
     if kind in _STEPS and packed:
-        again = sum(isinstance(one, REPLACEMENTS) for one in llm.modules()) - whole
-        notes.append(f"{whole} packed matrices keep their integers")
+        notes.append(f"{whole} packed matrices keep their integers, scales are float16")
         if again:
             notes.append(
                 f"{again} are multiplied out and rounded to {kind}; --gguf-type bf16 or f16 does not"
@@ -228,8 +228,8 @@ def check(file: Path, planned: list[Planned]) -> None:
             good = bool((off <= _STEPS[kind] * blocks.abs().amax(-1, keepdim=True)).all())
         else:
             dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[kind]
-            good = torch.equal(values, one.make().float().to(dtype).float()) and bool(values.isfinite().all())
-        if not good:
+            good = torch.equal(values, one.make().float().to(dtype).float())
+        if not (good and values.isfinite().all()):
             raise AudioLMError(
                 f"--to gguf: {one.name} is not read back as it was written in {kind}; nothing is kept; "
                 "numbers beyond 65504 need --gguf-type bf16"

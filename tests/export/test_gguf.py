@@ -12,6 +12,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from audiolm_compress.cli.export import GGUF_TYPES
@@ -19,6 +20,7 @@ from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export import export
 from audiolm_compress.export.gguf import TYPES, write_gguf
 from audiolm_compress.export.gguf_architecture import llama3_factors
+from audiolm_compress.export.gguf_vocabulary import PATTERNS
 from audiolm_compress.passes import LayerDrop
 from audiolm_compress.passes.base import Context
 from audiolm_compress.quantization import QuantizedEmbedding, QuantizedLinear, Scheme, TiedHead
@@ -150,6 +152,13 @@ def test_transformers_makes_the_tokens_of_tiny(tmp_path: Path) -> None:
     same_tokens(model, tmp_path)
 
 
+def test_patterns_are_those_of_transformers() -> None:
+    for name, pattern in GGUF_PRE_TOKENIZER_SPLITS.items():
+        known = {own: key for (key, _), own in PATTERNS.items()}
+        assert known.get(name, pattern) == pattern
+    assert set(PATTERNS.values()) & GGUF_PRE_TOKENIZER_SPLITS.keys() == {"llama-bpe", "qwen2"}
+
+
 def test_trimmed_vocabulary_is_the_files(small_model: Loader, tmp_path: Path) -> None:
     model = small_model("gemma")
     model.merge_lora()
@@ -189,7 +198,7 @@ def test_grids_that_blocks_can_hold_keep_their_integers(
     again = opened(file_of(tmp_path))
     layers = {name: one for name, one in model.causal_lm.named_modules() if isinstance(one, QuantizedLinear)}
     even = {name: one for name, one in layers.items() if one.in_features % 64 == 0}
-    assert f"{len(even)} packed matrices keep their integers" in notes
+    assert f"{len(even)} packed matrices keep their integers, scales are float16" in notes
     for name, layer in even.items():
         exact = Dequantize(layer.shape).dense(
             {k: v.float() if v.is_floating_point() else v for k, v in layer.stored().items()}
