@@ -1,7 +1,7 @@
 """Puts the tables of result files into README.md.
 
 They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, compare, recipes, recovery,
-asking, decoding, full size, gptq or round trip.
+asking, decoding, full size, gptq, gguf or round trip.
 
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = RESULTS / "runs"
 BLOCK = re.compile(
-    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq|round trip): "
+    r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq|gguf|round trip): "
     r"(?P<file>\S+) -->\n)"
     r".*?(<!-- end -->)",
     re.DOTALL,
@@ -91,6 +91,20 @@ def gptq(result: dict[str, Any]) -> str:
         ours, theirs = sides["ours"], sides["gptqmodel"]
         figures = [ours["perplexity"], theirs["perplexity"], ours["seconds"], theirs["seconds"]]
         rows.append([name.replace(":", ", "), *(f"{figure:.1f}" for figure in figures)])
+    return _table(rows)
+
+
+def gguf(result: dict[str, Any]) -> str:
+    """A table of ``gguf_llama_cpp.py``: every type of the first LLM, q4_0 after GPTQ, else float32."""
+    rows = [["LLM", "type", "MB", "equal texts", "logits apart", "next tokens", "perplexity", "llama.cpp's"]]
+    first = next(iter(result["models"]))
+    for name, kinds in result["models"].items():
+        for kind, one in kinds.items():
+            if name != first and kind != ("q4_0" if "GPTQ" in name else "f32"):
+                continue
+            values = [f"{one['perplexity'][side]:.2f}" for side in ("ours", "llama.cpp")]
+            shares = [f"{one['equal_texts']:.0%}", f"{one['logits']:.0e}", f"{one['next_tokens']:.1%}"]
+            rows.append([name, kind, f"{one['bytes'] / 1e6:.2f}", *shares, *values])
     return _table(rows)
 
 
@@ -162,6 +176,7 @@ TABLES = {
     "full size": full_size,
     "gptq": gptq,
     "round trip": round_trip,
+    "gguf": gguf,
 }
 
 

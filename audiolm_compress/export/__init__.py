@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import torch
 from audiolm_compress import __version__
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export.card import Form, card
+from audiolm_compress.export.gguf import write_gguf
 from audiolm_compress.export.gptq import write_gptq
 from audiolm_compress.export.onnx import USE, write_onnx
 from audiolm_compress.export.parts import write_parts
@@ -44,6 +46,14 @@ FORMS: Mapping[str, tuple[Form, Write]] = {
             'llm = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER/llm", dtype="auto")',
         ),
         write_parts,
+    ),
+    "gguf": (
+        Form(
+            "LLM of an audio language model, GGUF",
+            'from llama_cpp import Llama\n\nllm = Llama("PATH OF THE .gguf FILE", n_ctx=0)',
+            metadata=("pipeline_tag: text-generation", "tags:", "- audiolm-compress", "- gguf"),
+        ),
+        write_gguf,
     ),
     "onnx": (
         Form(
@@ -77,7 +87,14 @@ class Exported(NamedTuple):
     notes: tuple[str, ...]
 
 
-def export(source: str | Path, form: str, out: str | Path, *, dtype: torch.dtype | None = None) -> Exported:
+def export(
+    source: str | Path,
+    form: str,
+    out: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    gguf_type: str | None = None,
+) -> Exported:
     """Write a model in another form, whole or not at all, and read it back.
 
     Args:
@@ -85,6 +102,7 @@ def export(source: str | Path, form: str, out: str | Path, *, dtype: torch.dtype
         form: one of ``FORMS``.
         out: new, empty or an earlier export, which is then replaced.
         dtype: of what is not packed; by default the model's own 16-bit type, or bfloat16.
+        gguf_type: of the matrices of a GGUF file, one of ``gguf.TYPES``; by default likewise.
 
     Raises:
         AudioLMError: nothing to load, ``out`` holds something else, or the form cannot hold this model.
@@ -92,6 +110,10 @@ def export(source: str | Path, form: str, out: str | Path, *, dtype: torch.dtype
     if form not in FORMS:
         raise AudioLMError(f"--to {form}: no such form; choose {', '.join(FORMS)}")
     described, write = FORMS[form]
+    if gguf_type is not None:
+        if form != "gguf":
+            raise AudioLMError(f"--gguf-type is for --to gguf alone, and this is --to {form}; leave it out")
+        write = partial(write_gguf, kind=gguf_type)
     with whole_folder(Path(out), is_export) as work:
         with warnings.catch_warnings():
             # How fast our kernels are does not matter to what is written.

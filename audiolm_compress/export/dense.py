@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +62,33 @@ def matrix(module: nn.Module) -> tuple[Tensor, Tensor | None]:
     raise AudioLMError(f"a {type(module).__name__} has no plain form, so it cannot be exported")
 
 
+def tensor_makers(
+    part: nn.Module, without: Container[str] = ()
+) -> tuple[dict[str, Callable[[], Tensor]], tuple[str, ...]]:
+    """What makes the plain tensors of ``part``, by name, one at a time; and notes as of ``Dense``.
+
+    Args:
+        part: an encoder, the connector or a causal LM, adapters of the LLM merged.
+        without: full names of modules of this package that are left out.
+    """
+    makers: dict[str, Callable[[], Tensor]] = {
+        name: partial(_plain, tensor) for name, tensor in part.state_dict().items()
+    }
+    kinds: Counter[str] = Counter()
+    for name, module in part.named_modules():
+        if not isinstance(module, REPLACEMENTS) or within_replacement(part, name):
+            continue
+        for former in [key for key in makers if key.startswith(f"{name}.")]:
+            del makers[former]
+        if name in without:
+            continue
+        makers[f"{name}.weight"] = partial(_plain, module)
+        if (bias := _bias(module)) is not None:
+            makers[f"{name}.bias"] = partial(_plain, bias)
+        kinds[kind_of(module)] += 1
+    return makers, tuple(f"{count} x {kind}: written as plain weights" for kind, count in kinds.items())
+
+
 @torch.no_grad()
 def dense_state(part: nn.Module, dtype: torch.dtype | None = None, without: Container[str] = ()) -> Dense:
     """The state of ``part`` without a module of this package in it.
@@ -73,27 +101,10 @@ def dense_state(part: nn.Module, dtype: torch.dtype | None = None, without: Cont
     Raises:
         AudioLMError: a kind of module that has no plain form, or a number that ``dtype`` cannot hold.
     """
-    tensors = dict(part.state_dict())
-    kinds: Counter[str] = Counter()
-    for name, module in part.named_modules():
-        if not isinstance(module, REPLACEMENTS) or within_replacement(part, name):
-            continue
-        for former in [key for key in tensors if key.startswith(f"{name}.")]:
-            del tensors[former]
-        if name in without:
-            continue
-        weight, bias = matrix(module)
-        tensors[f"{name}.weight"] = weight
-        if bias is not None:
-            tensors[f"{name}.bias"] = bias
-        kinds[kind_of(module)] += 1
-    plain = {
-        name: cast(name, tensor.detach(), dtype or tensor.dtype).cpu().contiguous()
-        if tensor.is_floating_point()
-        else tensor.cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
-    return Dense(plain, tuple(f"{count} x {kind}: written as plain weights" for kind, count in kinds.items()))
+    makers, notes = tensor_makers(part, without)
+    made = ((name, make()) for name, make in makers.items())
+    tensors = {n: cast(n, one, dtype or one.dtype) if one.is_floating_point() else one for n, one in made}
+    return Dense(tensors, notes)
 
 
 def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -110,6 +121,19 @@ def cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
             "export with --dtype bfloat16"
         )
     return found
+
+
+@torch.no_grad()
+def _plain(source: nn.Module | Tensor) -> Tensor:
+    weight = matrix(source)[0] if isinstance(source, nn.Module) else source
+    return weight.detach().cpu().contiguous()
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    """The second result of ``matrix`` without the first."""
+    if isinstance(module, LowRankLinear):
+        return _bias(module.expand)
+    return _bias(module.base_layer) if isinstance(module, AdaptedLinear) else getattr(module, "bias", None)
 
 
 @torch.no_grad()
