@@ -25,6 +25,7 @@ from pydantic import (
     ValidationInfo,
     create_model,
     field_validator,
+    model_validator,
 )
 
 from audiolm_compress.errors import RecipeError
@@ -35,7 +36,7 @@ from audiolm_compress.passes.installed import installed_pass
 from audiolm_compress.recipe_choices import decided, find_choices, take_switches, undecided
 from audiolm_compress.recipe_errors import explain, written_path
 from audiolm_compress.recipe_source import Source
-from audiolm_compress.settings import ExistingFolder, Settings, existing_file, resolve
+from audiolm_compress.settings import ExistingFolder, Settings, existing_file, refuse_idle, resolve
 
 EMBEDDED_CLIPS = ("tiny", "tiny-valid")
 
@@ -131,6 +132,14 @@ class DataSettings(Settings):
                 "cannot be joined with the embedded clips, which lie elsewhere; test on one of them"
             )
         return prefix
+
+    @model_validator(mode="after")
+    def _embedded_clips_need_nothing(self) -> DataSettings:
+        files = {self.calibration, self.training or self.calibration, *self.test}
+        if files <= set(EMBEDDED_CLIPS):
+            names = ("prefix", "channel", "on_bad_audio")
+            refuse_idle(self, *names, beside="embedded clips alone", instead="name an annotation")
+        return self
 
 
 class Goals(Settings):

@@ -31,7 +31,14 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.gptq_engine import SOLVERS, Engine, engine_notes, require_engine
 from audiolm_compress.passes.gptq_report import gptq_report
-from audiolm_compress.passes.gptq_schemes import Bits, GroupSize, Override, scheme_of, stored_scheme
+from audiolm_compress.passes.gptq_schemes import (
+    Bits,
+    GroupSize,
+    Override,
+    override_of,
+    scheme_of,
+    stored_scheme,
+)
 from audiolm_compress.passes.mixed_precision import Allocation, Measuring, Open, assume, choose
 from audiolm_compress.passes.part_calibration import (
     calibration_positions,
@@ -54,6 +61,7 @@ from audiolm_compress.quantization.layerwise import (
 )
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.structure import PARTS
+from audiolm_compress.settings import refuse_idle
 
 Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
 _FEWEST_OUTPUTS = 16  # smaller layers (gates) have next to no weights and all the say
@@ -109,8 +117,8 @@ class Gptq(Pass):
     @model_validator(mode="after")
     def _auto_has_an_average(self) -> Gptq:
         if self.bits != "auto":
-            if self.average_bits is not None:
-                raise ValueError(f"average_bits is for bits: auto; found bits={self.bits}; give one of them")
+            names = ("average_bits", "bit_choices", "sensitivity_clips")
+            refuse_idle(self, *names, beside=f"bits={self.bits}", instead="give bits: auto")
             return self
         if len(set(self.bit_choices)) < len(self.bit_choices):
             raise ValueError(f"bit_choices names a width twice: {', '.join(map(str, self.bit_choices))}")
@@ -213,10 +221,16 @@ class Gptq(Pass):
             if not targets[part]:
                 raise PassError(f"gptq: {part} has no linear layer left to quantise; take it from the parts")
         names = [name for part in targets.values() for name in part]
+        counting = [override_of(name, self.overrides) for name in names]
         for override in self.overrides:
             if not any(matches(name, override.match) for name in names):
                 raise PassError(
                     f"gptq: the override {override.match!r} matches no layer; names look like {names[0]}"
+                )
+            if not any(override is one for one in counting):
+                raise PassError(
+                    f"gptq: the override {override.match!r} does nothing, as later ones match all its "
+                    "layers; put it behind them, or leave it out"
                 )
         return targets, small
 
