@@ -12,8 +12,9 @@ import pytest
 from pydantic import Field
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.passes.base import Context, Pass, PassReport, Silent
-from audiolm_compress.pipeline import apply_passes, apply_recipe
+from audiolm_compress.pipeline import apply_recipe
 from audiolm_compress.planner import training_texts
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.recipe import Recipe, load_recipe
