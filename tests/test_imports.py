@@ -21,7 +21,7 @@ LAYERS = (
     {"salmonn"},
     {"training", "planning"},
     {"passes", "measurement"},
-    {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_steps"},
+    {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_sections", "recipe_steps"},
     {"report"},
     {
         "pipeline",
