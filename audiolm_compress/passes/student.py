@@ -19,7 +19,8 @@ from audiolm_compress.passes.distillation import logit_loss, state_loss
 from audiolm_compress.passes.recovery_settings import COMPUTED_FROM, Losses
 from audiolm_compress.passes.teacher import Teacher, tapped, text_logits
 from audiolm_compress.salmonn.hearing import AudioTokens
-from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED, Inputs
 from audiolm_compress.training.features import FeatureCache, digest, fingerprint
 
 

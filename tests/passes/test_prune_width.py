@@ -23,9 +23,10 @@ from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.pruning.groups import columns
 from audiolm_compress.pruning.inner import Inner, read_attention, read_ffn
 from audiolm_compress.salmonn import store
-from audiolm_compress.salmonn.model import IGNORED, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.outline import outline_model
 from audiolm_compress.salmonn.widths import head_dim, llm_config
+from audiolm_compress.salmonn.wrapping import IGNORED
 
 Loader = Callable[..., Salmonn]
 PARTS = ["speech_encoder", "audio_encoder", "llm"]
