@@ -28,7 +28,7 @@ from audiolm_compress.recipe import load_recipe
 from audiolm_compress.report.compare.files import read_runs
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.outline import outline_model
-from audiolm_compress.search.study import open_storage
+from audiolm_compress.search.storage import open_storage
 from audiolm_compress.training.checkpoint import CHECKPOINT, load_state
 from audiolm_compress.training.settings import TrainSettings
 
