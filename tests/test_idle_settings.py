@@ -84,7 +84,7 @@ SECTIONS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
         "data",
         {"prefix": str(ROOT), "channel": "mean", "on_bad_audio": "skip"},
         "data: prefix, channel, on_bad_audio do nothing beside embedded clips alone; name an annotation",
-        {"test": str(ROOT / "tests/fixtures/upstream_parity/ann.json")},
+        {"test": str(ROOT / "audiolm_compress/salmonn/tiny/data/test.json")},
     ),
 ]
 
