@@ -215,8 +215,8 @@ def test_saved_and_predicted_like_the_model_in_memory(
     sketch = Sketch(outline_model(parity / "llama" / "config.yaml").model)
     MergeLora().predict(sketch)
     sketch.model.cast(torch.bfloat16)
-    for settings in ({"heads": 0.5}, {"ffn": 0.7, "importance": "activation"}):
-        entry = PruneWidth(part=part, round_to=16, **settings)
+    for settings in ({"heads": 0.5}, {"ffn": 0.7, "round_to": 16, "importance": "activation"}):
+        entry = PruneWidth(part=part, **settings)
         entry.apply(model, two)
         entry.predict(sketch)
     loaded = store.load(store.save(model, tmp_path / "model"))
