@@ -10,7 +10,8 @@ from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.process import Model, measure_together
 from audiolm_compress.measurement.settings import BenchmarkSettings
 from audiolm_compress.passes.base import Progress
-from audiolm_compress.recipe import DataSettings, data_settings
+from audiolm_compress.recipe import data_settings
+from audiolm_compress.recipe_sections import DataSettings
 from audiolm_compress.report.benchmark import Benchmark, called
 from audiolm_compress.run_data import clip_source
 from audiolm_compress.training.shards import on_main, own_device

@@ -15,15 +15,11 @@ What a stage gives is kept until the run is done, so that one that was cut off g
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.fair_baseline import fair_baseline
@@ -32,18 +28,17 @@ from audiolm_compress.kept_stages import Stages, stages_of
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.measurement.process import Model, measure_together
-from audiolm_compress.passes.base import Context, Pass, Progress, Silent
+from audiolm_compress.pass_loop import apply_passes, compressed
+from audiolm_compress.passes.base import Progress, Silent
 from audiolm_compress.passes.search import Search
 from audiolm_compress.recipe import Recipe, load_recipe
-from audiolm_compress.recipe_steps import at_pass, with_baseline
+from audiolm_compress.recipe_steps import with_baseline
 from audiolm_compress.rehearsal import rehearse
-from audiolm_compress.reload_check import Behaviour
-from audiolm_compress.report import Report, Step
+from audiolm_compress.report import Report
 from audiolm_compress.report.files import write_report
 from audiolm_compress.run_data import (
     CheckedClips,
     checked_clips,
-    feature_cache,
     load_calibration,
     load_training,
 )
@@ -51,7 +46,7 @@ from audiolm_compress.run_output import check_output
 from audiolm_compress.salmonn.asking import Asking
 from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.stage_keys import pass_seed, stage_keys
+from audiolm_compress.stage_keys import stage_keys
 from audiolm_compress.training.features import digest
 from audiolm_compress.training.shards import from_main, on_main, own_device
 
@@ -194,38 +189,6 @@ def _asking_and_keys(
     return Asking.of(model), on_main(lambda: stage_keys(recipe, model, calibration, training))
 
 
-def compressed(
-    recipe: Recipe,
-    keys: Sequence[str],
-    calibration: Sequence[Example],
-    training: Sequence[Example],
-    device: str,
-    progress: Progress,
-    stages: Stages,
-) -> tuple[Salmonn, list[Step]]:
-    """The model that the recipe's passes leave, as loaded from its folder in ``stages``; and what they did.
-
-    Passes whose outcome is kept there are not applied again. Arguments are those of ``apply_passes`` and
-    ``stage_keys``.
-    """
-    steps = stages.newest(keys)
-    model = stages.load(keys, steps, device) if steps else load_model(recipe.baseline, device=device)
-    if len(steps) == len(recipe.passes):
-        return model, steps
-    steps = apply_passes(
-        model,
-        recipe,
-        calibration,
-        progress,
-        training,
-        done=steps,
-        after=lambda done: stages.keep(keys, done, model),
-    )
-    progress.stage("loading what was saved, and comparing the two")
-    with stages.valid(keys, len(steps)):
-        return _reload(model, stages.model_folder(keys, len(steps)), calibration), steps
-
-
 @dataclass(frozen=True)
 class Measured:
     """Measures models as a recipe says, unless the run that was cut off has done so on this machine."""
@@ -261,56 +224,6 @@ class Measured:
         )
 
 
-def apply_passes(
-    model: Salmonn,
-    recipe: Recipe,
-    calibration: Sequence[Example],
-    progress: Progress,
-    training: Sequence[Example] = (),
-    only: type[Pass] = Pass,
-    done: Sequence[Step] = (),
-    after: Callable[[Sequence[Step]], None] = lambda steps: None,
-) -> list[Step]:
-    """Apply the recipe's passes to ``model`` in place, in order; each has its own seed.
-
-    Args:
-        model: the baseline.
-        recipe: names the passes.
-        calibration: clips that they calibrate on.
-        progress: shows a line a pass.
-        training: clips that passes which learn get besides; without them they learn from ``calibration``.
-        only: passes of other types are left out; positions and seeds stay.
-        done: of passes that ``model`` has behind it; the recipe's next one is the first to be applied.
-        after: is called after each pass with what was done so far.
-
-    Raises:
-        PassError: a pass is impossible here; says its position and what was done before it.
-    """
-
-    @cache
-    def reference() -> Salmonn:
-        return load_model(recipe.baseline, device=model.device)
-
-    steps = list(done)
-    with feature_cache(recipe) as features:
-        for position, entry in enumerate(recipe.passes, start=1):
-            if position <= len(done) or not isinstance(entry, only):
-                continue
-            begin = time.monotonic()
-            progress.stage(f"pass {position} of {len(recipe.passes)}: {entry.kind}")
-            seed = pass_seed(recipe, position)
-            rng = torch.Generator().manual_seed(seed)
-            context = Context(calibration, rng, reference, progress, training, features)
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                with at_pass(recipe, position):
-                    told = entry.apply(model, context)
-            steps.append(Step.of(entry, told, time.monotonic() - begin, model.weight_bytes()))
-            progress.note(f"{sum(steps[-1].weight_bytes.values()) / 2**20:.2f} MiB; {told.summary}")
-            after(steps)
-    return steps
-
-
 def searched_for_itself(
     recipe: Recipe,
     calibration: Sequence[Example],
@@ -336,10 +249,3 @@ def searched_for_itself(
         lambda asking: asking.model_dump(mode="json"),
         Asking.model_validate,
     )
-
-
-def _reload(model: Salmonn, folder: Path, calibration: Sequence[Example]) -> Salmonn:
-    """The model that ``folder`` holds, after making sure that it behaves as the one that was saved."""
-    reloaded = load_model(folder, device=model.device)
-    on_main(lambda: Behaviour.of(model, calibration).check(Behaviour.of(reloaded, calibration)))
-    return reloaded

@@ -34,7 +34,10 @@ def statements(
 
 def listed(source: Source, statements: Sequence[tuple[KeyPath, str]]) -> str:
     """One message of them, each with its place in the text."""
-    lines = [f"  {_place(source, path)}{dotted(path)}: {statement}" for path, statement in statements]
+    lines = [
+        f"  {_place(source, path)}{dotted(path)}{': ' if path else ''}{statement}"
+        for path, statement in statements
+    ]
     count = f"{len(lines)} errors" if len(lines) > 1 else "1 error"
     return "\n".join([f"{source.label}: {count}", *lines])
 

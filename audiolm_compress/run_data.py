@@ -12,7 +12,8 @@ from audiolm_compress.data.loading import Examples, load_examples
 from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.settings import ClipSource
 from audiolm_compress.passes.base import Progress
-from audiolm_compress.recipe import EMBEDDED_CLIPS, DataSettings, Recipe
+from audiolm_compress.recipe import Recipe
+from audiolm_compress.recipe_sections import EMBEDDED_CLIPS, DataSettings
 from audiolm_compress.salmonn.load import TINY
 from audiolm_compress.stage_keys import clips_digest
 from audiolm_compress.training.features import FeatureCache

@@ -15,6 +15,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
+def refuse_idle(settings: BaseModel, *names: str, beside: str, instead: str, section: str = "") -> None:
+    """Refuse values that another setting leaves without effect.
+
+    Values equal to their defaults pass: a recipe that is written out in full names them all.
+
+    Args:
+        settings: whose fields ``names`` are.
+        names: what has no effect.
+        beside: the setting that makes it so, such as ``bits=4``.
+        instead: what would give it one, as an order.
+        section: what stands before the names where the error is shown elsewhere, such as ``losses.``.
+
+    Raises:
+        ValueError: one of them was given.
+    """
+    fields = type(settings).model_fields
+    idle = [section + name for name in names if getattr(settings, name) != fields[name].get_default()]
+    if idle:
+        does, them = ("does", "it") if len(idle) == 1 else ("do", "them")
+        raise ValueError(f"{', '.join(idle)} {does} nothing beside {beside}; {instead}, or leave {them} out")
+
+
 def resolve(value: str, info: ValidationInfo) -> Path:
     """A path from where it is written: the recipe file's folder, without one the working directory.
 

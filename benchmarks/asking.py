@@ -23,7 +23,7 @@ from result_file import write_result
 
 from audiolm_compress.cli.progress import shown_progress
 from audiolm_compress.measurement.environment import describe_environment
-from audiolm_compress.pipeline import apply_passes
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.recipe import load_recipe
 from audiolm_compress.run_data import load_calibration
 from audiolm_compress.salmonn.decode import DecodeSettings

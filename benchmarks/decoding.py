@@ -23,8 +23,8 @@ from audiolm_compress.cli.progress import shown_progress
 from audiolm_compress.data.example import Example
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.measurement.environment import describe_environment
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.passes.base import Progress
-from audiolm_compress.pipeline import apply_passes
 from audiolm_compress.recipe import load_recipe
 from audiolm_compress.run_data import load_calibration
 from audiolm_compress.salmonn.load import TINY, load_model

@@ -27,8 +27,8 @@ from audiolm_compress.data.loading import load_examples
 from audiolm_compress.measurement.environment import describe_environment
 from audiolm_compress.measurement.quality import answer_clips
 from audiolm_compress.measurement.scoring import score
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.passes.base import Progress
-from audiolm_compress.pipeline import apply_passes
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.run_data import clip_source, load_calibration, load_training
 from audiolm_compress.salmonn.load import load_model

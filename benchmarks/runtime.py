@@ -33,7 +33,7 @@ from audiolm_compress.runtime import fallback
 from audiolm_compress.runtime.architecture import layers_of
 from audiolm_compress.runtime.engine import Engine
 from audiolm_compress.salmonn.generation import transformers_ids
-from audiolm_compress.salmonn.model import Inputs
+from audiolm_compress.salmonn.wrapping import Inputs
 
 RESULTS = Path(__file__).parent / "results"
 TOKENS = 40

@@ -21,9 +21,18 @@ LAYERS = (
     {"salmonn"},
     {"training", "planning"},
     {"passes", "measurement"},
-    {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_steps"},
+    {"recipe", "recipe_source", "recipe_choices", "recipe_errors", "recipe_sections", "recipe_steps"},
     {"report"},
-    {"pipeline", "planner", "rehearsal", "comparison", "run_data", "reload_check", "fair_baseline"}
+    {
+        "pipeline",
+        "pass_loop",
+        "planner",
+        "rehearsal",
+        "comparison",
+        "run_data",
+        "reload_check",
+        "fair_baseline",
+    }
     | {"kept_stages", "stage_keys", "run_output"},
     {"search", "doctor", "export"},
     {"publish"},

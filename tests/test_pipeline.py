@@ -16,8 +16,9 @@ from pydantic import Field
 from audiolm_compress.cli import _run
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import AudioLMError, DataError, PassError
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.passes.base import Context, Pass, PassReport, Silent
-from audiolm_compress.pipeline import Result, apply_passes, apply_recipe
+from audiolm_compress.pipeline import Result, apply_recipe
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.reload_check import Behaviour
 from audiolm_compress.report import Report

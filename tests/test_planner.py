@@ -11,8 +11,8 @@ import torch
 
 from audiolm_compress.cli import _run
 from audiolm_compress.errors import PassError
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.passes.base import Pass, Silent
-from audiolm_compress.pipeline import apply_passes
 from audiolm_compress.planner import (
     calibration_texts,
     estimate,

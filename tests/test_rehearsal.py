@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM, OPTConfig
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
 from audiolm_compress.errors import AudioLMError, PassError
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.passes import LayerDrop
 from audiolm_compress.passes.base import Context, Pass, PassReport, Silent
-from audiolm_compress.pipeline import apply_passes
 from audiolm_compress.planning.layers import layers_of
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.planning.work import Clip

@@ -12,8 +12,9 @@ import pytest
 from pydantic import Field
 
 from audiolm_compress.errors import DataError
+from audiolm_compress.pass_loop import apply_passes
 from audiolm_compress.passes.base import Context, Pass, PassReport, Silent
-from audiolm_compress.pipeline import apply_passes, apply_recipe
+from audiolm_compress.pipeline import apply_recipe
 from audiolm_compress.planner import training_texts
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.recipe import Recipe, load_recipe
@@ -82,9 +83,11 @@ def test_a_pass_that_learns_gets_the_training_clips(
     assert figures(model, some)["texts"] == list(TEXTS[:3])
 
 
-def test_the_word_tiny_means_the_embedded_training_clips(recipe_of: Callable[..., Recipe]) -> None:
+def test_the_word_tiny_means_the_embedded_training_clips(
+    recipe_of: Callable[..., Recipe], annotation: Path
+) -> None:
     """Also where the recipe's own clips start from another folder."""
-    recipe = recipe_of("learner", training="tiny", training_clips=4)
+    recipe = recipe_of("learner", training="tiny", training_clips=4, test=str(annotation))
     found = load_training(recipe, Silent()).examples
     assert [clip.id.split("/")[0] for clip in found] == ["asr", "asr", "aac", "aac"]
     assert [clip.id for clip in training_texts(recipe)] == [clip.id for clip in found]

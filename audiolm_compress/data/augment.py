@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import soxr
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from audiolm_compress.data.example import SAMPLE_RATE, Example
-from audiolm_compress.settings import Settings
+from audiolm_compress.settings import Settings, refuse_idle
 
 _LONGEST = 30 * SAMPLE_RATE  # Whisper hears no more; the words behind it would still be in the text
 
@@ -30,6 +30,13 @@ class Augmentation(Settings):
     noise_db: tuple[float, float] = Field(
         (15.0, 45.0), description="White noise so many dB below the clip, from and to."
     )
+
+    @model_validator(mode="after")
+    def _copies_vary(self) -> Augmentation:
+        if not self.copies:
+            names = ("speed", "gain_db", "noise_db")
+            refuse_idle(self, *names, beside="copies=0", instead="give copies of 1 or more")
+        return self
 
 
 def with_variants(

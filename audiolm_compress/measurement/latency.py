@@ -23,8 +23,9 @@ from audiolm_compress.measurement.rounds import Rounds, Timed
 from audiolm_compress.measurement.settings import BenchmarkSettings, NoiseLatency
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.generation import end_ids, transformers_ids
-from audiolm_compress.salmonn.model import Inputs, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.stages import STAGES, listening, now, stage
+from audiolm_compress.salmonn.wrapping import Inputs
 
 _NOISE_SECONDS = 10
 OTHER = "other"

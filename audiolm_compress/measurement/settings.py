@@ -7,13 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
-from pydantic import AfterValidator, Field, ValidationInfo, create_model, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from audiolm_compress.data.tasks import task_kind
 from audiolm_compress.runtime.settings import RuntimeSettings
 from audiolm_compress.salmonn.decode import DecodeSettings
-from audiolm_compress.settings import ExistingFolder, Settings
+from audiolm_compress.settings import ExistingFolder, Settings, refuse_idle
 
 
 def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
@@ -22,10 +22,22 @@ def _optional(field: FieldInfo) -> tuple[Any, FieldInfo]:
     return Optional[field.annotation], field  # noqa: UP045  # the annotation is a value here
 
 
+class _Changes(Settings):
+    """What the changes below must hold among themselves."""
+
+    @model_validator(mode="after")
+    def _all_count(self) -> _Changes:
+        if getattr(self, "do_sample", None) is False:
+            refuse_idle(self, "temperature", "top_p", beside="do_sample: false", instead="set it to true")
+        if getattr(self, "num_beams", None) == 1:
+            refuse_idle(self, "length_penalty", beside="num_beams: 1", instead="take more beams")
+        return self
+
+
 # The fields of DecodeSettings with their bounds, all optional: what is not named stays the model's own.
 DecodeChanges: type[Settings] = create_model(  # type: ignore[call-overload]  # it knows no mapping of fields
     "DecodeChanges",
-    __base__=Settings,
+    __base__=_Changes,
     __doc__="Changes to a model's own decode settings.",
     **{name: _optional(field) for name, field in DecodeSettings.model_fields.items()},
 )

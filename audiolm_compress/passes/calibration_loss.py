@@ -14,7 +14,8 @@ from torch import Tensor
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
-from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED, Inputs
 from audiolm_compress.training.shards import shard, total
 
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from audiolm_compress.metrics.answers import Metric
 from audiolm_compress.passes.base import Context, Pass, PassReport
@@ -37,6 +37,7 @@ from audiolm_compress.passes.search_report import Verdict, cautions, figures, hi
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.decode import DecodeSettings
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.settings import refuse_idle
 
 _WEIGHT: dict[Metric, float] = {"wer": 0.005, "cider_d": 0.05}
 _AXES = ("num_beams", "do_sample", "repetition_penalty", "length_penalty", "min_length", "end_sym")
@@ -83,6 +84,13 @@ class DecodeSearch(Search):
         for value in values:
             DecodeSettings.model_validate({info.field_name: value})
         return values
+
+    @model_validator(mode="after")
+    def _beams_for_their_penalty(self) -> DecodeSearch:
+        if set(self.num_beams) == {1}:
+            instead = "add a number of beams above 1"
+            refuse_idle(self, "length_penalty", beside="num_beams: [1]", instead=instead)
+        return self
 
     @field_validator("latency_weight")
     @classmethod

@@ -22,12 +22,12 @@ from torch import nn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, PassReport
 from audiolm_compress.passes.recovery import improvement, recover
-from audiolm_compress.passes.recovery_settings import Recovery
+from audiolm_compress.passes.recovery_settings import Part, Recovery
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.packed_linear import PackedLinear
 from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.settings import refuse_idle
 
-Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
 _FIXED = ("speech_encoder.embed_positions.weight",)  # sinusoids that Whisper never trained
 
 
@@ -58,15 +58,13 @@ class Distill(Recovery):
 
     @model_validator(mode="after")
     def _mapped_layers_count(self) -> Distill:
-        for name, layers, weight in (
-            ("speech", self.speech_layers, self.losses.speech),
-            ("audio", self.audio_layers, self.losses.audio),
-        ):
-            if layers and not weight:
-                raise ValueError(
-                    f"{name}_layers maps layers, but losses.{name} is 0, so they would not be compared; give "
-                    f"it a weight, or leave out {name}_layers"
-                )
+        for name, weight in (("speech", self.losses.speech), ("audio", self.losses.audio)):
+            if not weight:
+                instead = "give that loss a weight"
+                refuse_idle(self, f"{name}_layers", beside=f"losses.{name}=0", instead=instead)
+            if f"{name}_encoder" not in self.parts:
+                beside, instead = f"parts={', '.join(self.parts)}", f"add {name}_encoder to them"
+                refuse_idle(self, f"{name}_layers", beside=beside, instead=instead)
         return self
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:
@@ -102,7 +100,7 @@ class Distill(Recovery):
         self._trained(sketch.model)
         for part, layers in self._maps().items():
             self._check_map(part, layers, sketch.model, None)
-        self.predict_training(sketch, self.parts)
+        self.predict_training(sketch)
 
     def _maps(self) -> dict[str, Mapping[int, int]]:
         maps = {"speech_encoder": self.speech_layers, "audio_encoder": self.audio_layers}

@@ -32,6 +32,7 @@ from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.gptq_engine import SOLVERS, Engine, engine_notes, require_engine
 from audiolm_compress.passes.gptq_report import gptq_report
 from audiolm_compress.passes.gptq_schemes import Bits, GroupSize, Override, scheme_of, stored_scheme
+from audiolm_compress.passes.gptq_targets import FEWEST_OUTPUTS, gptq_targets
 from audiolm_compress.passes.mixed_precision import Allocation, Measuring, Open, assume, choose
 from audiolm_compress.passes.part_calibration import (
     calibration_positions,
@@ -39,10 +40,9 @@ from audiolm_compress.passes.part_calibration import (
     part_calibration,
     shared_clips,
 )
-from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch, empty_linear
 from audiolm_compress.planning.work import Clip
-from audiolm_compress.quantization.blocks import find_blocks, target_linears
+from audiolm_compress.quantization.blocks import find_blocks
 from audiolm_compress.quantization.grids import Scheme
 from audiolm_compress.quantization.kernel_choice import choose_kernel
 from audiolm_compress.quantization.layerwise import (
@@ -53,10 +53,9 @@ from audiolm_compress.quantization.layerwise import (
     require_positions,
 )
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.salmonn.structure import PARTS
+from audiolm_compress.settings import refuse_idle
 
 Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
-_FEWEST_OUTPUTS = 16  # smaller layers (gates) have next to no weights and all the say
 
 
 class Gptq(Pass):
@@ -109,8 +108,8 @@ class Gptq(Pass):
     @model_validator(mode="after")
     def _auto_has_an_average(self) -> Gptq:
         if self.bits != "auto":
-            if self.average_bits is not None:
-                raise ValueError(f"average_bits is for bits: auto; found bits={self.bits}; give one of them")
+            names = ("average_bits", "bit_choices", "sensitivity_clips")
+            refuse_idle(self, *names, beside=f"bits={self.bits}", instead="give bits: auto")
             return self
         if len(set(self.bit_choices)) < len(self.bit_choices):
             raise ValueError(f"bit_choices names a width twice: {', '.join(map(str, self.bit_choices))}")
@@ -148,7 +147,7 @@ class Gptq(Pass):
             PassError: a part is missing or has no linear layer, an override matches nothing, there is too
                 little calibration data, or the engine is not installed or cannot take a layer.
         """
-        targets, small = self._targets(model)
+        targets, small = gptq_targets(model, self.parts, self.overrides)
         if not context.calibration:
             raise PassError("gptq: no calibration clips; give calibration data")
         chosen: Allocation | None = None
@@ -188,41 +187,14 @@ class Gptq(Pass):
         left = [f"{len(skipped)} layers skipped by overrides: {', '.join(skipped)}"] if skipped else []
         if small:
             names = ", ".join(small)
-            left.append(f"{len(small)} layers of fewer than {_FEWEST_OUTPUTS} outputs left alone: {names}")
+            left.append(f"{len(small)} layers of fewer than {FEWEST_OUTPUTS} outputs left alone: {names}")
         left += engine_notes(self.engine, self.bits)
         report = gptq_report(model, layers, before, after, left)
         return chosen.told(report) if chosen else report
 
-    def _targets(self, model: Salmonn) -> tuple[dict[str, dict[str, nn.Linear]], list[str]]:
-        """Part -> full name -> linear layer; and the names of those with too few outputs."""
-        absent = [part for part in self.parts if part not in model.parts()]
-        if absent:
-            raise PassError(f"gptq: the model has no {', '.join(absent)}; it has {', '.join(model.parts())}")
-        head = model.causal_lm.get_output_embeddings()
-        targets: dict[str, dict[str, nn.Linear]] = {}
-        small: list[str] = []
-        for part in [part for part in PARTS if part in self.parts]:
-            found = {
-                f"{part}.{name}": linear
-                for name, linear in target_linears(model.get_submodule(part)).items()
-                if linear is not head
-            }
-            few = [name for name, linear in found.items() if linear.out_features < _FEWEST_OUTPUTS]
-            targets[part] = {name: linear for name, linear in found.items() if name not in few}
-            small += few
-            if not targets[part]:
-                raise PassError(f"gptq: {part} has no linear layer left to quantise; take it from the parts")
-        names = [name for part in targets.values() for name in part]
-        for override in self.overrides:
-            if not any(matches(name, override.match) for name in names):
-                raise PassError(
-                    f"gptq: the override {override.match!r} matches no layer; names look like {names[0]}"
-                )
-        return targets, small
-
     def predict(self, sketch: Sketch) -> None:
         """Packed layers in the place of the targets; time is two passes over the clips and the solver's."""
-        targets, _ = self._targets(sketch.model)
+        targets, _ = gptq_targets(sketch.model, self.parts, self.overrides)
         assumed: Allocation | None = None
         if self.average_bits is not None:
             assumed = assume(sketch, self._left_open(targets), self._measuring(self.average_bits))

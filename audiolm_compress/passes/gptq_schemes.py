@@ -35,6 +35,11 @@ class Override(Settings):
         return self
 
 
+def override_of(name: str, overrides: Sequence[Override]) -> Override | None:
+    """The one that counts for the layer of that full name: the last that matches."""
+    return next((override for override in reversed(overrides) if matches(name, override.match)), None)
+
+
 def scheme_of(
     name: str, overrides: Sequence[Override], usual: tuple[int, int, bool], progressive: bool
 ) -> Scheme | None:
@@ -42,11 +47,11 @@ def scheme_of(
 
     Args:
         name: full name.
-        overrides: the last that matches counts.
+        overrides: see ``override_of``.
         usual: bits, group size and symmetry where no override says otherwise.
         progressive: see ``stored_scheme``.
     """
-    own = next((override for override in reversed(overrides) if matches(name, override.match)), None)
+    own = override_of(name, overrides)
     if own is None:
         return stored_scheme(*usual, progressive)
     if own.skip:

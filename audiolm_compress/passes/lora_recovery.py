@@ -31,7 +31,7 @@ from torch import nn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, Pass, PassReport
 from audiolm_compress.passes.recovery import improvement, recover
-from audiolm_compress.passes.recovery_settings import Recovery
+from audiolm_compress.passes.recovery_settings import Part, Recovery
 from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.adapted import AdaptedLinear, adapted_weight, floating_type
@@ -40,7 +40,6 @@ from audiolm_compress.salmonn.lora import adapt_layer, adapter_factors
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.structure import PARTS
 
-Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
 Layer = nn.Linear | PackedLinear[Any]
 
 
@@ -71,6 +70,10 @@ class LoraRecovery(Recovery):
         if self.train_connector and "connector" in self.parts:
             raise ValueError("the connector is trained whole by train_connector; take it from parts")
         return self
+
+    def trained_parts(self) -> set[Part]:
+        """The parts with adapters, and the connector where it is trained along."""
+        return super().trained_parts() | ({"connector"} if self.train_connector else set())
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:
         """Adapt, train, and fold or keep.
@@ -140,7 +143,7 @@ class LoraRecovery(Recovery):
     def predict(self, sketch: Sketch) -> None:
         """Adapters that stay take bytes; time is the teacher's look at the clips and the training."""
         layers, _ = self._targets(sketch.model)
-        self.predict_training(sketch, {*self.parts, *(["connector"] if self.train_connector else [])})
+        self.predict_training(sketch)
         for name, layer in layers.items():
             if not self._folds(layer):
                 sketch.model.replace_module(name, AdaptedLinear(layer, self.rank, floating_type(layer)))

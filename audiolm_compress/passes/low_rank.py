@@ -41,7 +41,7 @@ from audiolm_compress.passes.targets import matches
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.planning.work import lone_row
 from audiolm_compress.quantization.blocks import target_linears
-from audiolm_compress.quantization.layerwise import counted
+from audiolm_compress.quantization.layer_inputs import counted
 from audiolm_compress.quantization.low_rank import (
     RANK_MULTIPLE,
     LowRankLinear,

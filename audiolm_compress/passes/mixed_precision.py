@@ -37,8 +37,10 @@ from audiolm_compress.quantization.blocks import Replay, find_blocks
 from audiolm_compress.quantization.gptq import Hessian
 from audiolm_compress.quantization.grids import Scheme, dequantize
 from audiolm_compress.quantization.knapsack import choose_widths
-from audiolm_compress.quantization.layerwise import counted, solve
-from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.quantization.layer_inputs import counted
+from audiolm_compress.quantization.layerwise import solve
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED, Inputs
 
 Open = tuple[nn.Linear, Sequence[Scheme]]  # a layer and what it may become, one scheme a width
 

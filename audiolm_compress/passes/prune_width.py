@@ -53,6 +53,7 @@ from audiolm_compress.pruning.reconstruct import Correction, correct
 from audiolm_compress.pruning.statistics import Masks, Runs, gradients, mean_squares, second_moments
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.widths import head_dim, set_widths
+from audiolm_compress.settings import refuse_idle
 
 STATISTICS_BYTES = 2**30  # held at a time for the FFNs
 Kept = list[tuple[Inner, list[int]]]
@@ -93,6 +94,8 @@ class PruneWidth(Pass):
     def _something_is_to_go(self) -> PruneWidth:
         if self.ffn == 1 and self.heads == 1:
             raise ValueError("prune_width: give ffn or heads below 1")
+        if self.ffn == 1:
+            refuse_idle(self, "round_to", beside="ffn=1", instead="give ffn below 1")
         return self
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:

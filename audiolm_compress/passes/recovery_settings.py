@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -12,8 +12,9 @@ from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Pass
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.settings import Settings
+from audiolm_compress.settings import Settings, refuse_idle
 
+Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
 _TRAINING_FLOPS = 3.0  # forward and backward passes, relative to the forward pass alone
 
 
@@ -31,6 +32,16 @@ class Losses(Settings):
         if not any(self.model_dump().values()):
             raise ValueError("all losses are 0, so there is nothing to learn; give one of them a weight")
         return self
+
+
+# What the outputs that losses compare are computed from: loss -> parts.
+COMPUTED_FROM: Mapping[str, frozenset[Part]] = {
+    "speech": frozenset({"speech_encoder"}),
+    "audio": frozenset({"audio_encoder"}),
+    "connector": frozenset({"speech_encoder", "audio_encoder", "connector"}),
+    "logits": frozenset({"speech_encoder", "audio_encoder", "connector", "llm"}),
+    "text": frozenset({"speech_encoder", "audio_encoder", "connector", "llm"}),
+}
 
 
 class Recovery(Pass):
@@ -61,12 +72,32 @@ class Recovery(Pass):
         0.1, gt=0, lt=1, description="Share of the clips that only decides which weights are the best."
     )
     augment: Augmentation = Field(Augmentation(), description="Variants of the clips to learn from.")
+    parts: tuple[Part, ...] = Field(min_length=1, description="Parts that hold what is trained.")
 
     @model_validator(mode="after")
     def _ends(self) -> Recovery:
         if self.epochs is None and self.steps is None and self.minutes is None:
             raise ValueError("epochs, steps and minutes are all null, so training would not end; give one")
+        if self.epochs is None and self.steps is None:
+            instead = "give epochs or steps, which say how many steps there are"
+            refuse_idle(self, "warmup_share", beside="minutes alone", instead=instead)
         return self
+
+    @model_validator(mode="after")
+    def _losses_teach(self) -> Recovery:
+        if not self.losses.logits:
+            refuse_idle(self, "temperature", beside="losses.logits=0", instead="give that loss a weight")
+        trained = self.trained_parts()
+        for loss, sources in COMPUTED_FROM.items():
+            if getattr(self.losses, loss) and not sources & trained:
+                beside = f"training of {', '.join(sorted(trained))} alone"
+                instead = f"train {' or '.join(sorted(sources))}"
+                refuse_idle(self.losses, loss, beside=beside, instead=instead, section="losses.")
+        return self
+
+    def trained_parts(self) -> set[Part]:
+        """The parts that hold what is trained."""
+        return set(self.parts)
 
     def require_clips(self, found: int) -> None:
         """Refuse to train on so few clips that none is left to judge by.
@@ -86,11 +117,11 @@ class Recovery(Pass):
             update={"epochs": None, "steps": 2, "minutes": None, "clips": None, "augment": Augmentation()}
         )
 
-    def predict_training(self, sketch: Sketch, trained: Collection[str]) -> None:
+    def predict_training(self, sketch: Sketch) -> None:
         """Count the baseline's look at every clip and the student's steps.
 
-        What is trained in ``trained`` parts costs a backward pass there and in all that follows; encoders
-        before it are run once a clip.
+        What is trained costs a backward pass in its part and in all that follow; encoders before it are run
+        once a clip.
 
         Raises:
             PassError: the clips are known to be too few.
@@ -108,6 +139,7 @@ class Recovery(Pass):
         if self.minutes is not None:
             said = f"ends after {self.minutes:g} minutes at the latest, which the estimate does not know"
             sketch.notes.append(f"training {said}")
-        moved = {*trained, "llm"} | ({"connector"} if set(trained) - {"llm"} else set())
+        trained = self.trained_parts()
+        moved = {*trained, "llm"} | ({"connector"} if trained - {"llm"} else set())
         for part in sketch.model.parts():
             sketch.run_part(part, _TRAINING_FLOPS * seen if part in moved else clips)

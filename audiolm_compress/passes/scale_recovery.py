@@ -22,15 +22,14 @@ from torch import nn
 from audiolm_compress.errors import PassError
 from audiolm_compress.passes.base import Context, PassReport
 from audiolm_compress.passes.recovery import improvement, recover
-from audiolm_compress.passes.recovery_settings import Recovery
+from audiolm_compress.passes.recovery_settings import Part, Recovery
 from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.quantization.embedding import QuantizedEmbedding
 from audiolm_compress.quantization.packed_linear import PackedLinear
 from audiolm_compress.quantization.trainable import TrainableScales
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.structure import PARTS
-
-Part = Literal["speech_encoder", "audio_encoder", "connector", "llm"]
+from audiolm_compress.settings import refuse_idle
 
 
 class ScaleRecovery(Recovery):
@@ -47,6 +46,8 @@ class ScaleRecovery(Recovery):
     def _something_to_train(self) -> ScaleRecovery:
         if not (self.scales or self.biases or self.norms):
             raise ValueError("scales, biases and norms are all false, so nothing is trained; set one to true")
+        if not self.scales:  # biases and the weights of norms are vectors
+            refuse_idle(self, "weight_decay", beside="scales=false", instead="train the scales")
         return self
 
     def apply(self, model: Salmonn, context: Context) -> PassReport:
@@ -94,7 +95,7 @@ class ScaleRecovery(Recovery):
     def predict(self, sketch: Sketch) -> None:
         """No size changes; time is the teacher's look at the clips and the training."""
         self._targets(sketch.model)
-        self.predict_training(sketch, self.parts)
+        self.predict_training(sketch)
 
     def _targets(
         self, model: Salmonn

@@ -16,19 +16,12 @@ from torch import Tensor, nn
 
 from audiolm_compress.data.example import Example
 from audiolm_compress.passes.distillation import logit_loss, state_loss
-from audiolm_compress.passes.recovery_settings import Losses
+from audiolm_compress.passes.recovery_settings import COMPUTED_FROM, Losses
 from audiolm_compress.passes.teacher import Teacher, tapped, text_logits
 from audiolm_compress.salmonn.hearing import AudioTokens
-from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED, Inputs
 from audiolm_compress.training.features import FeatureCache, digest, fingerprint
-
-_UPSTREAM = {  # part -> what its output is computed from
-    "speech": ("speech_encoder",),
-    "audio": ("audio_encoder",),
-    "connector": ("speech_encoder", "audio_encoder", "connector"),
-    "logits": ("speech_encoder", "audio_encoder", "connector", "llm"),
-    "text": ("speech_encoder", "audio_encoder", "connector", "llm"),
-}
 
 
 def teachable(losses: Losses, model: Salmonn, trained: set[str]) -> tuple[dict[str, float], list[str]]:
@@ -43,7 +36,7 @@ def teachable(losses: Losses, model: Salmonn, trained: set[str]) -> tuple[dict[s
     for name, weight in losses.model_dump().items():
         if weight and name == "audio" and model.audio_encoder is None:
             notes.append("the audio loss is left out: the model has no audio encoder")
-        elif weight and not trained.intersection(_UPSTREAM[name]):
+        elif weight and not trained & COMPUTED_FROM[name]:
             notes.append(f"the {name} loss is left out: nothing that is trained comes before it")
         elif weight:
             weights[name] = weight

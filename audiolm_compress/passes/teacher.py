@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerBase
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import PassError
 from audiolm_compress.salmonn.hearing import AudioTokens
-from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED, Inputs
 from audiolm_compress.training.features import FeatureCache, digest, fingerprint
 
 LayerMap = Mapping[int, int]

@@ -10,7 +10,6 @@ costs about two forward passes a block in all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from audiolm_compress.errors import PassError
 from audiolm_compress.quantization.blocks import (
     Replay,
-    Stop,
     hidden_states,
     record_calls,
     replay_of,
@@ -28,6 +26,7 @@ from audiolm_compress.quantization.blocks import (
 )
 from audiolm_compress.quantization.gptq import Hessian, Quantized, quantize_gptq, quantize_rounding
 from audiolm_compress.quantization.grids import Scheme, dequantize
+from audiolm_compress.quantization.layer_inputs import input_stages, inputs_into
 from audiolm_compress.quantization.linear import QuantizedLinear
 
 # SmolLM2-135M, 576 to 1536 inputs: 8-bit inputs raise perplexity by 0.3 % with 16 of them apart, else 2.5 %.
@@ -178,11 +177,11 @@ def _quantize_stages(
     chosen = {name: linear for name, linear in linears.items() if options.scheme_of(name) is not None}
     layers: list[Layer] = []
     finished: dict[str, QuantizedLinear] = {}
-    for stage in _stages(chosen, replay):
+    for stage in input_stages(chosen, replay):
         first = next(iter(stage.values()))
         hessian = Hessian(first.in_features, first.weight.device)
         for batch, mask in enumerate(masks):
-            with _inputs_into(hessian, first, mask):
+            with inputs_into(hessian, first, mask):
                 until_stop(replay, batch)
         if options.total is not None:
             hessian.join(options.total)
@@ -197,50 +196,6 @@ def _quantize_stages(
             layers.append(layer)
             finished[name] = module
     return layers, finished
-
-
-def _stages(linears: Mapping[str, nn.Linear], replay: Replay) -> list[dict[str, nn.Linear]]:
-    """Layers grouped by the tensor that they read, in calling order; those never called are missing."""
-    stages: dict[tuple[int, torch.Size], dict[str, nn.Linear]] = {}
-    alive: list[Tensor] = []  # an address is unique only while its tensor lives
-
-    def hook(name: str, linear: nn.Linear) -> Callable[..., None]:
-        def note(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            alive.append(args[0])
-            stages.setdefault((args[0].data_ptr(), args[0].shape), {})[name] = linear
-
-        return note
-
-    handles = [linear.register_forward_pre_hook(hook(name, linear)) for name, linear in linears.items()]
-    try:
-        until_stop(replay, 0)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(stages.values())
-
-
-@contextmanager
-def _inputs_into(hessian: Hessian, linear: nn.Linear, mask: Tensor | None) -> Iterator[None]:
-    """Inside, a forward pass ends at ``linear``, and ``hessian`` counts what it was to read."""
-
-    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        hessian.add(counted(args[0], mask))
-        raise Stop
-
-    handle = linear.register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def counted(inputs: Tensor, mask: Tensor | None) -> Tensor:
-    """Rows of ``inputs`` [..., in] without those of padding."""
-    rows = inputs.flatten(0, -2)
-    if mask is not None and len(rows) == mask.numel():
-        rows = rows[mask.flatten().bool()]
-    return rows
 
 
 def _solve(

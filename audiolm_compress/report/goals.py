@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
 from audiolm_compress.metrics.scores import SCORES
-from audiolm_compress.recipe import Goals
+from audiolm_compress.recipe_sections import Goals
 
 _RATIOS = {
     "weight_ratio": "weight_bytes",

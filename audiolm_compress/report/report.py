@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.bootstrap import PairedResult
-from audiolm_compress.recipe import Goals
+from audiolm_compress.recipe_sections import Goals
 from audiolm_compress.report.differences import differences
 from audiolm_compress.report.goals import Goal, judge
 from audiolm_compress.report.json_form import read, read_paired, written

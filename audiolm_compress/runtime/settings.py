@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from audiolm_compress.settings import Settings
+from audiolm_compress.settings import Settings, refuse_idle
 
 
 class RuntimeSettings(Settings):
@@ -23,3 +23,9 @@ class RuntimeSettings(Settings):
         "CUDA graphs; the first tokens take a minute or more, and a model that cannot be compiled as a whole "
         "runs without, with a warning",
     )
+
+    @model_validator(mode="after")
+    def _native_is_compiled(self) -> RuntimeSettings:
+        if self.engine != "native":
+            refuse_idle(self, "compile", beside=f"engine: {self.engine}", instead="give engine: native")
+        return self

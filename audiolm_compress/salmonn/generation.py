@@ -21,7 +21,8 @@ from audiolm_compress.runtime.greedy import greedy
 from audiolm_compress.salmonn.decode import DecodeSettings
 
 if TYPE_CHECKING:
-    from audiolm_compress.salmonn.model import Inputs, Salmonn
+    from audiolm_compress.salmonn.model import Salmonn
+    from audiolm_compress.salmonn.wrapping import Inputs
 
 _TOLD: WeakSet[nn.Module] = WeakSet()
 

@@ -69,7 +69,8 @@ def search_recipe(
     from filelock import FileLock
 
     from audiolm_compress.search.results import Results, trial_folder, write_results
-    from audiolm_compress.search.study import Study, open_storage
+    from audiolm_compress.search.storage import open_storage
+    from audiolm_compress.search.study import Study
 
     space = Space.read(recipe, overrides, baseline)
     usual = space.recipe((0,) * len(space.choices))

@@ -1,4 +1,4 @@
-"""The study: an Optuna storage that several processes read and write, and the rules they share.
+"""The study: what several processes share in one storage (``storage.py``), and the rules they keep.
 
 A trial ends in one of these ways:
 
@@ -8,10 +8,6 @@ A trial ends in one of these ways:
 * ``repeated``: proposed again, so it is not run: what was measured, or is being measured, stands.
 * ``withdrawn``: begun when others were already on the last ones.
 
-Why SQLite by default: a process that is killed while it writes leaves neither a lock (the system frees it)
-nor half an entry (transactions). A journal file's lock is a file of its own: Optuna breaks one that a killed
-process left after 30 s. It is for shared folders where SQLite's locks do not work, as on many NFS mounts.
-
 Configurations are proposed by the multi-objective Tree-structured Parzen Estimator (Ozaki et al.,
 https://doi.org/10.1145/3377930.3389817): trials are expensive and few, and an evolutionary search would spend
 as many on its first generation.
@@ -20,7 +16,6 @@ as many on its first generation.
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,10 +25,8 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.recipe_choices import Choice
@@ -45,33 +38,6 @@ from audiolm_compress.untrusted import read_json
 _OWNER = "study.json"
 _POLL_SECONDS = 1.0
 _HOPELESS = 10  # configurations refused without one that can be measured
-_LOCK_SECONDS = 60  # that a process waits for others to finish writing
-
-
-def open_storage(place: str) -> BaseStorage:
-    """SQLite or another database, or a journal file.
-
-    Args:
-        place: a database URL (``postgresql://...``), or a file: ``.journal`` is a journal, else SQLite.
-
-    Raises:
-        AudioLMError: it cannot be opened.
-    """
-    try:
-        if "://" in place:
-            return RDBStorage(place)
-        if place.endswith(".journal"):
-            return JournalStorage(JournalFileBackend(place))
-        return RDBStorage(
-            f"sqlite:///{Path(place).resolve()}", engine_kwargs={"connect_args": {"timeout": _LOCK_SECONDS}}
-        )
-    # ValueError, KeyError, TypeError: a journal that optuna did not write
-    except (OSError, ImportError, SQLAlchemyError, ValueError, KeyError, TypeError) as error:
-        shown = re.sub(r"(?<=://)[^/]*@", "", place)  # without a password
-        raise AudioLMError(
-            f"search: cannot open the storage {shown}: {str(error).partition(chr(10))[0]}; give a file in a "
-            "folder that is there, or the URL of a database whose driver is installed"
-        ) from error
 
 
 def outcome(trial: FrozenTrial) -> str:

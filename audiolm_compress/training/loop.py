@@ -110,8 +110,10 @@ def train(
 
     Raises:
         DataError: an epoch is empty, the loss or a score is no number, nothing is to be trained, a logger is
-            missing, or ``folder`` holds a checkpoint of another training.
+            missing, ``folder`` holds a checkpoint of another training, or there is none for ``save_every``.
     """
+    if settings.save_every and folder is None:
+        raise DataError(f"save_every={settings.save_every}, but there is no folder to save in; give one")
     state = processes()
     if state.num_processes > 1:
         for tensor in [*model.parameters(), *model.buffers()]:

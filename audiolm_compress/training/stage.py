@@ -108,6 +108,12 @@ def train_stage(
     """
     run, optims = config.run, config.run.optims
     folder = out or Path(run.output_dir)
+    cache_folder = feature_cache or (Path(run.feature_cache) if run.feature_cache else None)
+    if cache_folder is None and "feature_cache_gib" in run.model_fields_set:
+        raise DataError(
+            f"{config.path}: run.feature_cache_gib limits the folder run.feature_cache, which is unset; set "
+            "it, or leave the limit out"
+        )
     entries = read_entries(config.datasets.train_ann_path, config.datasets.prefix)
     valid = config.datasets.valid_ann_path
     valid_entries = read_entries(valid, config.datasets.prefix) if valid else []
@@ -133,7 +139,6 @@ def train_stage(
     if len(entries) < run.batch_size_train:
         notes.append(f"batches of {len(entries)} clips in place of {run.batch_size_train}: there are no more")
     notes += [] if valid else ["no validation clips: the last weights are taken for the best"]
-    cache_folder = feature_cache or (Path(run.feature_cache) if run.feature_cache else None)
     cache = None if cache_folder is None else FeatureCache(cache_folder, int(run.feature_cache_gib * 2**30))
     states = None if cache is None else _states(model, cache)
 

@@ -14,7 +14,8 @@ from audiolm_compress.data.annotation import Entry, read_annotation
 from audiolm_compress.data.audio import audio_problem, load_audio
 from audiolm_compress.errors import DataError
 from audiolm_compress.salmonn.hearing import AudioTokens
-from audiolm_compress.salmonn.model import IGNORED, Inputs, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED, Inputs
 from audiolm_compress.training.features import FeatureCache, digest, fingerprint
 
 

@@ -12,7 +12,8 @@ from audiolm_compress.passes.base import Context, Pass
 from audiolm_compress.passes.calibration_loss import calibration_loss, clip_losses
 from audiolm_compress.passes.layer_drop import LayerDrop
 from audiolm_compress.passes.prune_width import PruneWidth
-from audiolm_compress.salmonn.model import IGNORED, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED
 
 
 def test_mean_over_tokens(small_model: Callable[..., Salmonn], context: Context) -> None:

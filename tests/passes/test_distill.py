@@ -218,7 +218,7 @@ def test_refusals(student: Load, lessons: Context) -> None:
         Distill().apply(model, replace(lessons, calibration=lessons.calibration[:1]))
     with pytest.raises(PassError, match="no loss can change what is trained"):
         Distill(parts=("llm",), losses=Losses(logits=0, text=0)).apply(model, lessons)
-    with pytest.raises(ValidationError, match=r"speech_layers maps layers, but losses\.speech is 0"):
+    with pytest.raises(ValidationError, match=r"speech_layers does nothing beside losses\.speech=0"):
         Distill(speech_layers={0: 1}, losses=Losses(speech=0))
     model.tokenizer.add_tokens(["quick brown"])
     with pytest.raises(PassError, match=r"texts of 6 of 6 clips in other tokens, .* give losses\.text"):

@@ -319,6 +319,12 @@ def test_override_that_matches_nothing(small_model: Any, context: Context) -> No
         )
 
 
+def test_override_that_a_later_one_hides(small_model: Any, context: Context) -> None:
+    wide, narrow = {"match": "*", "group_size": 16}, {"match": "*.down_proj", "bits": 8}
+    with pytest.raises(PassError, match=r"'\*\.down_proj' does nothing, as later ones match all its layers"):
+        Gptq.model_validate({"overrides": [narrow, wide]}).apply(small_model(), context)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -125,7 +125,7 @@ def test_a_broken_layer_is_no_cheap_one() -> None:
     ("settings", "message"),
     [
         ({"bits": "auto"}, "bits: auto needs average_bits between 2 and 8, .* found None"),
-        ({"bits": 4, "average_bits": 3.5}, "average_bits is for bits: auto; found bits=4"),
+        ({"bits": 4, "average_bits": 3.5}, "average_bits does nothing beside bits=4; give bits: auto"),
         ({"bits": "auto", "average_bits": 1.5}, "between 2 and 8, .* found 1.5"),
         ({"bits": "auto", "average_bits": 5, "bit_choices": [3, 4]}, "between 3 and 4, .* found 5"),
         ({"bits": "auto", "average_bits": 3, "bit_choices": [3, 3]}, "names a width twice: 3, 3"),

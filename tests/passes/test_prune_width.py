@@ -23,9 +23,10 @@ from audiolm_compress.planning.sketch import Sketch
 from audiolm_compress.pruning.groups import columns
 from audiolm_compress.pruning.inner import Inner, read_attention, read_ffn
 from audiolm_compress.salmonn import store
-from audiolm_compress.salmonn.model import IGNORED, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.outline import outline_model
 from audiolm_compress.salmonn.widths import head_dim, llm_config
+from audiolm_compress.salmonn.wrapping import IGNORED
 
 Loader = Callable[..., Salmonn]
 PARTS = ["speech_encoder", "audio_encoder", "llm"]
@@ -214,8 +215,8 @@ def test_saved_and_predicted_like_the_model_in_memory(
     sketch = Sketch(outline_model(parity / "llama" / "config.yaml").model)
     MergeLora().predict(sketch)
     sketch.model.cast(torch.bfloat16)
-    for settings in ({"heads": 0.5}, {"ffn": 0.7, "importance": "activation"}):
-        entry = PruneWidth(part=part, round_to=16, **settings)
+    for settings in ({"heads": 0.5}, {"ffn": 0.7, "round_to": 16, "importance": "activation"}):
+        entry = PruneWidth(part=part, **settings)
         entry.apply(model, two)
         entry.predict(sketch)
     loaded = store.load(store.save(model, tmp_path / "model"))

@@ -18,7 +18,8 @@ from audiolm_compress.measurement.groups import figures
 from audiolm_compress.measurement.measurements import BatchLatency, ClipScore, Measurements, Spread
 from audiolm_compress.passes import MergeLora
 from audiolm_compress.passes.base import PassReport
-from audiolm_compress.recipe import Goals, load_recipe
+from audiolm_compress.recipe import load_recipe
+from audiolm_compress.recipe_sections import Goals
 from audiolm_compress.report import Benchmark, Report, Step
 from audiolm_compress.report.files import write_report
 

@@ -33,8 +33,9 @@ import torch
 import torch._dynamo  # which optimizers load late: here once, and not in every child
 
 from audiolm_compress import kept_stages
+from audiolm_compress.pass_loop import compressed
 from audiolm_compress.passes.base import Silent
-from audiolm_compress.pipeline import apply_recipe, compressed
+from audiolm_compress.pipeline import apply_recipe
 from audiolm_compress.recipe import load_recipe
 from audiolm_compress.run_data import load_calibration
 from audiolm_compress.salmonn import store

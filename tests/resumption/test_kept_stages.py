@@ -16,8 +16,8 @@ from audiolm_compress import kept_stages, stage_keys
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import AudioLMError, PassError
 from audiolm_compress.kept_stages import stages_of
+from audiolm_compress.pass_loop import compressed
 from audiolm_compress.passes.base import Context, Pass, PassReport, Silent
-from audiolm_compress.pipeline import compressed
 from audiolm_compress.recipe import Recipe, load_recipe
 from audiolm_compress.salmonn import store
 from audiolm_compress.salmonn.load import load_model

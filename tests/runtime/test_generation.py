@@ -10,7 +10,8 @@ import torch
 
 from audiolm_compress.runtime.settings import RuntimeSettings
 from audiolm_compress.salmonn.generation import runs_natively, transformers_ids
-from audiolm_compress.salmonn.model import Inputs, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import Inputs
 
 CASES: tuple[dict[str, Any], ...] = (
     {"num_beams": 1},

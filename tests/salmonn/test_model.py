@@ -11,7 +11,8 @@ from torch import nn
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import DataError, PassError
 from audiolm_compress.salmonn.connector import Connector, ConnectorConfig
-from audiolm_compress.salmonn.model import IGNORED, Salmonn
+from audiolm_compress.salmonn.model import Salmonn
+from audiolm_compress.salmonn.wrapping import IGNORED
 
 Loader = Callable[..., Salmonn]
 

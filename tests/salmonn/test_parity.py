@@ -11,8 +11,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from audiolm_compress.salmonn.model import AudioTokens, Inputs, Salmonn
+from audiolm_compress.salmonn.hearing import AudioTokens
+from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.salmonn.upstream import load_upstream
+from audiolm_compress.salmonn.wrapping import Inputs
 
 
 class Case(NamedTuple):

@@ -15,7 +15,8 @@ from audiolm_compress.recipe import load_recipe
 from audiolm_compress.report import Report
 from audiolm_compress.search.results import Results, trial_folder, write_results
 from audiolm_compress.search.space import Space
-from audiolm_compress.search.study import Study, open_storage
+from audiolm_compress.search.storage import open_storage
+from audiolm_compress.search.study import Study
 
 TEXT = """\
 name: small

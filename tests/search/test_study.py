@@ -16,7 +16,8 @@ import pytest
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.search.owner import Watch, this_process
 from audiolm_compress.search.space import Space
-from audiolm_compress.search.study import Study, configuration_of, open_storage, outcome
+from audiolm_compress.search.storage import open_storage
+from audiolm_compress.search.study import Study, configuration_of, outcome
 
 TEXT = """\
 passes:
@@ -108,7 +109,8 @@ CLAIM = """
 import sys, time
 from pathlib import Path
 from audiolm_compress.search.space import Space
-from audiolm_compress.search.study import Study, open_storage
+from audiolm_compress.search.storage import open_storage
+from audiolm_compress.search.study import Study
 folder, place = Path(sys.argv[1]), sys.argv[2]
 space = Space.read(folder / "recipe.yaml", (), None)
 trial = Study(open_storage(str(folder / place)), "study", space, [False, True]).claim(1)

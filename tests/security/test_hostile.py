@@ -21,8 +21,8 @@ from audiolm_compress.salmonn.load import load_model
 from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes
 
 from .conftest import Clean
-from .hostile import (
-    KINDS,
+from .hostile import KINDS
+from .hostile.configs import (
     folder_with_code_beside_it,
     llm_with_code_beside_it,
     weights_linked_from_elsewhere,

@@ -225,6 +225,8 @@ def test_refuses_what_cannot_be_trained(tmp_path: Path) -> None:
     settings = TrainSettings(steps=1, learning_rate=0.1)
     with pytest.raises(DataError, match="nothing to train"):
         train(network().requires_grad_(False), plan, loss, settings)
+    with pytest.raises(DataError, match="save_every=3, but there is no folder to save in"):
+        train(network(), plan, loss, TrainSettings(steps=9, learning_rate=0.1, save_every=3))
     with pytest.raises(DataError, match="epoch 0"):
         train(network(), lambda _: [], loss, settings)
     with pytest.raises(DataError, match="the loss at step 0 is nan"):

@@ -178,6 +178,10 @@ def test_wrong_configs_are_refused_whole(folder: Path) -> None:
         assert part in message
     with pytest.raises(DataError, match="use `audiolm-compress bench`"):
         command(folder / "train.yaml", "--set", "run.evaluate=true")
+    with pytest.raises(
+        DataError, match=r"run\.feature_cache_gib limits the folder run\.feature_cache, which is"
+    ):
+        command(folder / "train.yaml", "--set", "run.feature_cache_gib=3")
     with pytest.raises(DataError, match=r"run\.iters_per_epoch is missing"):
         command(folder / "train.yaml", "--set", "run.iters_per_epoch=null")
 

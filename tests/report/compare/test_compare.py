@@ -15,7 +15,7 @@ from audiolm_compress import compare
 from audiolm_compress.cli import _run
 from audiolm_compress.errors import DataError
 from audiolm_compress.measurement.measurements import Measurements
-from audiolm_compress.recipe import Goals
+from audiolm_compress.recipe_sections import Goals
 from audiolm_compress.report import Benchmark, Report
 from audiolm_compress.report.compare.published import MARK, published
 from audiolm_compress.report.compare.run import COSTS

@@ -15,7 +15,7 @@ from audiolm_compress.measurement.measurements import ClipResult, ClipScore, Mea
 from audiolm_compress.metrics.wer import wer
 from audiolm_compress.passes import MergeLora
 from audiolm_compress.passes.base import PassReport
-from audiolm_compress.recipe import Goals
+from audiolm_compress.recipe_sections import Goals
 from audiolm_compress.report import Report, Step
 
 HOSTILE = (
