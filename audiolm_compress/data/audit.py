@@ -1,6 +1,6 @@
 """What is in annotations and in the audio files that they name: counts, lengths, and all that looks wrong.
 
-Entries are streamed; digests of path, entry, content, and text with length go to a temporary file of 33 bytes
+Entries are streamed; digests of path, entry, content, and text with length go to a temporary file of 41 bytes
 an entry, in which repeats are looked for in bounded memory. A second reading names the entries that repeat
 others.
 """
@@ -15,11 +15,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from audiolm_compress.data.annotation import Entry, entry_problems, make_entry
+from audiolm_compress.data.annotation import EXPANSION, Entry, entry_problems, make_entry
 from audiolm_compress.data.findings import OTHERS, Audit, Finding, Group, Part
 from audiolm_compress.data.header import Header, read_header
 from audiolm_compress.data.ledger import (
     CONTENT_LEAKS,
+    NAME_LEAKS,
     PATH_LEAKS,
     SAME_CONTENT,
     SAME_ENTRY,
@@ -38,6 +39,7 @@ MAX_GROUPS = 200  # of each annotation; each has two distributions of some 100 K
 _BATCH = 512
 _SHARE = 32  # entries that a thread takes at once: handing one over costs more than looking for a file
 _TELL_EVERY = 100_000
+_NEVER = 1e9  # seconds, 31 years
 _SHORT, _LONG = 1.0, 30.0  # what Whisper's window takes without padding by us, and without cutting
 
 
@@ -113,11 +115,18 @@ class _Reader:
         self._prefix, self._audio, self._content = prefix, audio, content
         self._listed, self._found = listed, found
         self._ledger = ledger
+        # A file is where it is, however an annotation in its own or in an upper folder writes its path.
+        self._roots = [self._folder(part).resolve().parts for part in parts]
+        self._apart = len(set(self._roots)) > 1
+        self._expanded = 0
+
+    def _folder(self, part: Part) -> Path:
+        return Path(part.name).parent if self._prefix is None else Path(self._prefix)
 
     def take(self, place: int, batch: list[tuple[int, Any]], pool: ThreadPoolExecutor) -> None:
         """Count a batch of one annotation."""
         part = self.parts[place]
-        folder = Path(part.name).parent if self._prefix is None else Path(self._prefix)
+        folder = self._folder(part)
         checked = [(index, item, entry_problems(item)) for index, item in batch]
         entries = [None if problems else make_entry(item, folder) for _, item, problems in checked]
         sounds = self._heard(entries, pool) if self._audio else [_Sound()] * len(entries)
@@ -133,11 +142,13 @@ class _Reader:
                 path = clip_name(entry.path)
                 self._ledger.add(
                     place,
-                    digest(path),
+                    digest(*self._roots[place], *path.split("/")),
                     digest(path, entry.task, entry.Q, entry.texts),
                     sound.content,
                     0 if seconds is None or not text else digest(text, round(seconds, 2)),
+                    digest(path) if self._apart else 0,
                 )
+                self._expanded += bool(entry.extras.get(EXPANSION))
 
     def _heard(self, entries: list[Entry | None], pool: ThreadPoolExecutor) -> list[_Sound]:
         shares = [entries[start : start + _SHARE] for start in range(0, len(entries), _SHARE)]
@@ -165,9 +176,18 @@ class _Reader:
             seconds = sound.header.seconds
             part.rates[sound.header.rate] += 1
             part.channels[sound.header.channels] += 1
+            if seconds is None:
+                self._add(part, index, entry.path, "unknown length", "its header does not tell it")
         elif sound.reason:
-            kind = "missing file" if sound.reason == "missing" else "unreadable file"
-            self._add(part, index, entry.path, kind, sound.reason)
+            kind, _, detail = sound.reason.partition(": ")
+            missing = kind == "missing"
+            self._add(
+                part,
+                index,
+                entry.path,
+                "missing file" if missing else "unreadable file",
+                (detail or kind) if missing else sound.reason,
+            )
         group = self._group(part, entry)
         group.entries += 1
         for text in entry.texts:
@@ -216,6 +236,10 @@ class _Reader:
             self.audit.notes.append(
                 "equal audio under different names is not looked for (asked for: content)"
             )
+        if self._expanded:
+            self.audit.notes.append(
+                f"{self._expanded} entries have further files ({EXPANSION}), which are not looked at"
+            )
         if not self._audio:
             unknown = sum(part.entries - part.seconds.count for part in self.parts)
             self.audit.notes.append(
@@ -237,6 +261,8 @@ def _marked(marks: int) -> Iterator[str]:
         yield "path in another annotation"
     elif marks & CONTENT_LEAKS:
         yield "content in another annotation"
+    elif marks & NAME_LEAKS:
+        yield "same path in another annotation's folder"
     elif marks & TEXT_LEAKS:
         yield "text and length in another annotation"
 
@@ -252,6 +278,6 @@ def outlier(seconds: float) -> str:
 
 def _told_seconds(entry: Entry) -> float | None:
     told = entry.extras.get("duration")
-    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < float("inf"):
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < _NEVER:
         return None
     return float(told)

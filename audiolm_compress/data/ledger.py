@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 
 from audiolm_compress.data.repeats import repeats, repeats_elsewhere, shared
 
-KINDS = ("path", "entry", "content", "text and length")
-SAME_ENTRY, SAME_PATH, SAME_CONTENT, SAME_TEXT, PATH_LEAKS, CONTENT_LEAKS, TEXT_LEAKS = (
-    1 << bit for bit in range(7)
+NAME = "path below its own folder"
+KINDS = ("path", "entry", "content", "text and length", NAME)
+SAME_ENTRY, SAME_PATH, SAME_CONTENT, SAME_TEXT, PATH_LEAKS, CONTENT_LEAKS, TEXT_LEAKS, NAME_LEAKS = (
+    1 << bit for bit in range(8)
 )
-_LEAKS = {"path": PATH_LEAKS, "content": CONTENT_LEAKS, "text and length": TEXT_LEAKS}
+_LEAKS = {"path": PATH_LEAKS, "content": CONTENT_LEAKS, "text and length": TEXT_LEAKS, NAME: NAME_LEAKS}
 _AGAIN = {"path": SAME_PATH, "entry": SAME_ENTRY, "content": SAME_CONTENT, "text and length": SAME_TEXT}
 
-_ROW = struct.Struct("<B4Q")
+_ROW = struct.Struct("<B5Q")
 _COLUMNS = np.dtype([("part", "u1"), *((kind, "<u8") for kind in KINDS)])
 _BUCKET = 1 << 17
 _BLOCK = 1 << 16  # rows read at a time
@@ -40,7 +41,7 @@ class Compared:
     """What repeats.
 
     Attributes:
-        marks: bits SAME_ENTRY to TEXT_LEAKS, uint8 [entries].
+        marks: bits SAME_ENTRY to NAME_LEAKS, uint8 [entries].
         leaks: by kind and pair of parts, how many different digests both hold.
     """
 
@@ -55,13 +56,16 @@ class Ledger:
         self._file = tempfile.TemporaryFile(buffering=_BUFFER)  # noqa: SIM115  # closed with the ledger
         self.rows = 0
 
-    def add(self, part: int, path: int, entry: int, content: int, text: int) -> None:
+    def add(self, part: int, path: int, entry: int, content: int, text: int, name: int = 0) -> None:
         """Note the digests of an entry of the annotation ``part``; 0 is "unknown".
+
+        ``path`` is the place of the file; ``name``, its path below the annotation's own folder, is for
+        annotations of different folders, such as one that was converted.
 
         Raises:
             OSError: no space is left for temporary files.
         """
-        self._file.write(_ROW.pack(part, path, entry, content, text))
+        self._file.write(_ROW.pack(part, path, entry, content, text, name))
         self.rows += 1
 
     def __enter__(self) -> Self:
@@ -76,13 +80,14 @@ class Ledger:
         for kind in KINDS:
             for places, rows in self._buckets(kind):
                 digests, part = rows[kind].copy(), rows["part"].copy()
-                elsewhere = kind in ("content", "text and length")
-                again = (
-                    repeats_elsewhere(digests, rows["path"].copy(), part)
-                    if elsewhere
-                    else repeats(digests, part)
-                )
-                found.marks[places[again]] |= _AGAIN[kind]
+                if kind in _AGAIN:
+                    elsewhere = kind in ("content", "text and length")
+                    again = (
+                        repeats_elsewhere(digests, rows["path"].copy(), part)
+                        if elsewhere
+                        else repeats(digests, part)
+                    )
+                    found.marks[places[again]] |= _AGAIN[kind]
                 if kind in _LEAKS and parts > 1:
                     leaking, pairs = shared(digests, part, parts)
                     found.marks[places[leaking]] |= _LEAKS[kind]

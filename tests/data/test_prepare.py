@@ -233,7 +233,7 @@ def test_wavcaps(tmp_path: Path) -> None:
     ):
         prepare(wavcaps.offer(tmp_path), tmp_path / "a.json", tmp_path)
     (index / "blacklist").mkdir()
-    blacklist = {"AudioSet": ["YvfY_TJq7n_U.wav"], "FreeSound": ["17"]}
+    blacklist = {"AudioSet": ["YvfY_TJq7n_U"], "FreeSound": ["17"]}  # with or without a suffix
     (index / "blacklist/blacklist_exclude_test_ac.json").write_text(json.dumps(blacklist))
     done = prepare(wavcaps.offer(tmp_path), tmp_path / "a.json", tmp_path)
     assert entries(done) == [
