@@ -1,6 +1,6 @@
 """What is in annotations and in the audio files that they name: counts, lengths, and all that looks wrong.
 
-Entries are streamed; digests of path, entry, content, and text with length go to a temporary file of 41 bytes
+Entries are streamed; digests of path, entry, content, and text with length go to a temporary file of 51 bytes
 an entry, in which repeats are looked for in bounded memory. A second reading names the entries that repeat
 others.
 """
@@ -119,6 +119,7 @@ class _Reader:
         self._roots = [self._folder(part).resolve().parts for part in parts]
         self._apart = len(set(self._roots)) > 1
         self._expanded = 0
+        self._groups: dict[tuple[int, tuple[str, str]], int] = {}  # by part and name, their number
 
     def _folder(self, part: Part) -> Path:
         return Path(part.name).parent if self._prefix is None else Path(self._prefix)
@@ -137,7 +138,7 @@ class _Reader:
                 self._add(part, index, path, "unusable entry", "; ".join(problems))
                 self._ledger.add(place, 0, 0, 0, 0)
             else:
-                seconds = self._count(part, index, entry, sound)
+                seconds, key = self._count(part, index, entry, sound)
                 text = " ".join(entry.text.lower().split())
                 path = clip_name(entry.path)
                 self._ledger.add(
@@ -147,6 +148,8 @@ class _Reader:
                     sound.content,
                     0 if seconds is None or not text else digest(text, round(seconds, 2)),
                     digest(path) if self._apart else 0,
+                    self._groups.setdefault((place, key), len(self._groups)),
+                    seconds or 0.0,
                 )
                 self._expanded += bool(entry.extras.get(EXPANSION))
 
@@ -169,8 +172,10 @@ class _Reader:
         except OSError as error:
             return _Sound(f"cannot be read ({error.strerror or error})")
 
-    def _count(self, part: Part, index: int, entry: Entry, sound: _Sound) -> float | None:
-        """Count one entry; returns its length in seconds, if it is known."""
+    def _count(
+        self, part: Part, index: int, entry: Entry, sound: _Sound
+    ) -> tuple[float | None, tuple[str, str]]:
+        """Count one entry; returns its length in seconds, if it is known, and the name of its group."""
         seconds = _told_seconds(entry) if not self._audio else None
         if sound.header is not None:
             seconds = sound.header.seconds
@@ -188,7 +193,8 @@ class _Reader:
                 "missing file" if missing else "unreadable file",
                 (detail or kind) if missing else sound.reason,
             )
-        group = self._group(part, entry)
+        key = self._group(part, entry)
+        group = part.groups.setdefault(key, Group())
         group.entries += 1
         for text in entry.texts:
             words = len(text.split())
@@ -199,16 +205,16 @@ class _Reader:
             group.seconds.add(seconds)
             if kind := outlier(seconds):
                 self._add(part, index, entry.path, kind, f"{seconds:.2f} s")
-        return seconds
+        return seconds, key
 
-    def _group(self, part: Part, entry: Entry) -> Group:
+    def _group(self, part: Part, entry: Entry) -> tuple[str, str]:
         key = (shown(source_of(entry)), shown(entry.task))
         if key not in part.groups and len(part.groups) >= MAX_GROUPS:
             key = (OTHERS, OTHERS)
             note = f"{part.name}: only the first {MAX_GROUPS} pairs of source and task are told apart"
             if note not in self.audit.notes:
                 self.audit.notes.append(note)
-        return part.groups.setdefault(key, Group())
+        return key
 
     def _add(self, part: Part, index: int, path: Any, kind: str, detail: str = "") -> None:
         finding = Finding(part.name, index, shown(str(path)), kind, shown(detail))
@@ -220,7 +226,12 @@ class _Reader:
 
     def compare(self) -> None:
         """Find repeats and leaks, then read once more to name them."""
-        compared = self._ledger.compare(len(self.parts))
+        compared = self._ledger.compare(len(self.parts), len(self._groups))
+        held = [self.parts[place].groups[key] for place, key in self._groups]
+        sums: list[tuple[str, Sequence[Part | Group]]] = [("part", self.parts), ("group", held)]
+        for by, places in sums:
+            for one, files, seconds in zip(places, *compared.files[by], strict=True):
+                one.files, one.file_seconds = int(files), float(seconds)
         for kind, pairs in compared.leaks.items():
             if pairs:
                 self.audit.leaks[kind] = [Shared(*pair, count) for pair, count in sorted(pairs.items())]

@@ -269,6 +269,19 @@ def test_no_annotation_is_written_over(two: tuple[Path, Path], capsys: pytest.Ca
     assert train.read_bytes() == before
 
 
+def test_files_of_many_entries_count_once(tmp_path: Path) -> None:
+    """Five captions of a clip are one clip's hours; so in every group of entries, and over many buckets."""
+    listed = [
+        {"path": clip(tmp_path, f"{number}.wav", 1.0 + number, seed=number), "text": text, "task": task}
+        for number in range(4)
+        for text, task in (("a", "asr"), ("b", "audiocaption"), ("c", "audiocaption"))
+    ]
+    (part,) = audit([write(tmp_path, "a.json", [*listed, {"path": "gone.wav", "text": "x"}])]).parts
+    assert (part.entries, part.files, part.file_seconds) == (13, 5, 10.0)
+    groups = {key[1]: (group.entries, group.files, group.file_seconds) for key, group in part.groups.items()}
+    assert groups == {"asr": (5, 5, 10.0), "audiocaption": (8, 4, 10.0)}
+
+
 def test_further_files_are_noted(tmp_path: Path) -> None:
     items = [
         {"path": "a.wav", "text": "x", "expand_wav": ["b.wav"]},
