@@ -1,7 +1,7 @@
 """`data audit` and `data sample` on an index of 1.6 million entries: peak memory and time.
 
     python benchmarks/audit.py                              # a quarter of an hour, 2 GB of disk
-    python benchmarks/audit.py --entries 20000 --out /tmp/audit.json
+    python benchmarks/audit.py --entries 40000 --out /tmp/audit.json
 
 Writes indexes of a quarter of the entries and of all of them, with some of each fault, into a temporary
 folder. One entry in twenty has an audio file, a link to one of 64 short ones; for the others the audit finds

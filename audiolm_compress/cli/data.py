@@ -98,10 +98,13 @@ def audit(
     from rich.console import Console
 
     from audiolm_compress.data.audit import audit as audited
+    from audiolm_compress.data.targets import check_report
     from audiolm_compress.report.audit import lines, sections, to_json
     from audiolm_compress.report.html.audit import page
     from audiolm_compress.report.section import on_terminal
 
+    for name in filter(None, (findings, html, json_file)):
+        check_report(Path(name))
     with ExitStack() as stack:
         found = audited(
             annotations,

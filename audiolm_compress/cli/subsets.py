@@ -86,6 +86,7 @@ def sample(
     """
     from audiolm_compress.data.sample import sample as draw
 
+    _check(json_file)
     drawn = draw(
         annotation,
         out,
@@ -129,6 +130,7 @@ def split(
     """
     from audiolm_compress.data.split import split as divide
 
+    _check(json_file)
     done = divide(
         annotation,
         _shares(parts),
@@ -143,6 +145,15 @@ def split(
         tell=_teller(quiet),
     )
     _give(done, json_file, quiet, f"Written: {', '.join(map(str, done.files.values()))}")
+
+
+def _check(json_file: str | None) -> None:
+    from pathlib import Path
+
+    from audiolm_compress.data.targets import check_report
+
+    if json_file is not None:
+        check_report(Path(json_file))
 
 
 def _teller(quiet: bool) -> Callable[[str], None]:

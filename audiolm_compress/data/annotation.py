@@ -13,6 +13,7 @@ from audiolm_compress.errors import DataError
 from audiolm_compress.untrusted import OUTSIDE_ALLOWED, escapes, linked_outside
 
 _BYTES = 2 * 2**30  # of a file whose entries are all kept; 1.6 million have 0.5 GB
+EXPANSION = "expand_wav"  # further files of an entry, which upstream appends to the first
 _KNOWN = ("path", "text", "texts", "task", "testset_id", "Q")
 # A clip without speech or sound worth a caption is no reference, but a question may stand without an answer.
 _KINDS_WITH_REFERENCE = ("asr", "aac")

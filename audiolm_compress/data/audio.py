@@ -117,7 +117,7 @@ def _decode(path: Path, channel: Channel) -> tuple[NDArray[np.float64], int, int
                 kept.append(mono[: limit - frames].copy())
             frames += len(block)
         samples = np.concatenate(kept) if kept else np.zeros(0)
-        promised = promised_frames(path, file.frames)
+        promised = promised_frames(path, file.frames) or 0
         return samples, file.samplerate, frames, promised
 
 

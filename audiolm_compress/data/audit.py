@@ -1,6 +1,6 @@
 """What is in annotations and in the audio files that they name: counts, lengths, and all that looks wrong.
 
-Entries are streamed; digests of path, entry, content, and text with length go to a temporary file of 33 bytes
+Entries are streamed; digests of path, entry, content, and text with length go to a temporary file of 51 bytes
 an entry, in which repeats are looked for in bounded memory. A second reading names the entries that repeat
 others.
 """
@@ -15,11 +15,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from audiolm_compress.data.annotation import Entry, entry_problems, make_entry
+from audiolm_compress.data.annotation import EXPANSION, Entry, entry_problems, make_entry
 from audiolm_compress.data.findings import OTHERS, Audit, Finding, Group, Part
 from audiolm_compress.data.header import Header, read_header
 from audiolm_compress.data.ledger import (
     CONTENT_LEAKS,
+    NAME_LEAKS,
     PATH_LEAKS,
     SAME_CONTENT,
     SAME_ENTRY,
@@ -38,6 +39,7 @@ MAX_GROUPS = 200  # of each annotation; each has two distributions of some 100 K
 _BATCH = 512
 _SHARE = 32  # entries that a thread takes at once: handing one over costs more than looking for a file
 _TELL_EVERY = 100_000
+_NEVER = 1e9  # seconds, 31 years
 _SHORT, _LONG = 1.0, 30.0  # what Whisper's window takes without padding by us, and without cutting
 
 
@@ -113,11 +115,19 @@ class _Reader:
         self._prefix, self._audio, self._content = prefix, audio, content
         self._listed, self._found = listed, found
         self._ledger = ledger
+        # A file is where it is, however an annotation in its own or in an upper folder writes its path.
+        self._roots = [self._folder(part).resolve().parts for part in parts]
+        self._apart = len(set(self._roots)) > 1
+        self._expanded = 0
+        self._groups: dict[tuple[int, tuple[str, str]], int] = {}  # by part and name, their number
+
+    def _folder(self, part: Part) -> Path:
+        return Path(part.name).parent if self._prefix is None else Path(self._prefix)
 
     def take(self, place: int, batch: list[tuple[int, Any]], pool: ThreadPoolExecutor) -> None:
         """Count a batch of one annotation."""
         part = self.parts[place]
-        folder = Path(part.name).parent if self._prefix is None else Path(self._prefix)
+        folder = self._folder(part)
         checked = [(index, item, entry_problems(item)) for index, item in batch]
         entries = [None if problems else make_entry(item, folder) for _, item, problems in checked]
         sounds = self._heard(entries, pool) if self._audio else [_Sound()] * len(entries)
@@ -128,16 +138,20 @@ class _Reader:
                 self._add(part, index, path, "unusable entry", "; ".join(problems))
                 self._ledger.add(place, 0, 0, 0, 0)
             else:
-                seconds = self._count(part, index, entry, sound)
+                seconds, key = self._count(part, index, entry, sound)
                 text = " ".join(entry.text.lower().split())
                 path = clip_name(entry.path)
                 self._ledger.add(
                     place,
-                    digest(path),
+                    digest(*self._roots[place], *path.split("/")),
                     digest(path, entry.task, entry.Q, entry.texts),
                     sound.content,
                     0 if seconds is None or not text else digest(text, round(seconds, 2)),
+                    digest(path) if self._apart else 0,
+                    self._groups.setdefault((place, key), len(self._groups)),
+                    seconds or 0.0,
                 )
+                self._expanded += bool(entry.extras.get(EXPANSION))
 
     def _heard(self, entries: list[Entry | None], pool: ThreadPoolExecutor) -> list[_Sound]:
         shares = [entries[start : start + _SHARE] for start in range(0, len(entries), _SHARE)]
@@ -158,17 +172,29 @@ class _Reader:
         except OSError as error:
             return _Sound(f"cannot be read ({error.strerror or error})")
 
-    def _count(self, part: Part, index: int, entry: Entry, sound: _Sound) -> float | None:
-        """Count one entry; returns its length in seconds, if it is known."""
+    def _count(
+        self, part: Part, index: int, entry: Entry, sound: _Sound
+    ) -> tuple[float | None, tuple[str, str]]:
+        """Count one entry; returns its length in seconds, if it is known, and the name of its group."""
         seconds = _told_seconds(entry) if not self._audio else None
         if sound.header is not None:
             seconds = sound.header.seconds
             part.rates[sound.header.rate] += 1
             part.channels[sound.header.channels] += 1
+            if seconds is None:
+                self._add(part, index, entry.path, "unknown length", "its header does not tell it")
         elif sound.reason:
-            kind = "missing file" if sound.reason == "missing" else "unreadable file"
-            self._add(part, index, entry.path, kind, sound.reason)
-        group = self._group(part, entry)
+            kind, _, detail = sound.reason.partition(": ")
+            missing = kind == "missing"
+            self._add(
+                part,
+                index,
+                entry.path,
+                "missing file" if missing else "unreadable file",
+                (detail or kind) if missing else sound.reason,
+            )
+        key = self._group(part, entry)
+        group = part.groups.setdefault(key, Group())
         group.entries += 1
         for text in entry.texts:
             words = len(text.split())
@@ -179,16 +205,16 @@ class _Reader:
             group.seconds.add(seconds)
             if kind := outlier(seconds):
                 self._add(part, index, entry.path, kind, f"{seconds:.2f} s")
-        return seconds
+        return seconds, key
 
-    def _group(self, part: Part, entry: Entry) -> Group:
+    def _group(self, part: Part, entry: Entry) -> tuple[str, str]:
         key = (shown(source_of(entry)), shown(entry.task))
         if key not in part.groups and len(part.groups) >= MAX_GROUPS:
             key = (OTHERS, OTHERS)
             note = f"{part.name}: only the first {MAX_GROUPS} pairs of source and task are told apart"
             if note not in self.audit.notes:
                 self.audit.notes.append(note)
-        return part.groups.setdefault(key, Group())
+        return key
 
     def _add(self, part: Part, index: int, path: Any, kind: str, detail: str = "") -> None:
         finding = Finding(part.name, index, shown(str(path)), kind, shown(detail))
@@ -200,7 +226,12 @@ class _Reader:
 
     def compare(self) -> None:
         """Find repeats and leaks, then read once more to name them."""
-        compared = self._ledger.compare(len(self.parts))
+        compared = self._ledger.compare(len(self.parts), len(self._groups))
+        held = [self.parts[place].groups[key] for place, key in self._groups]
+        sums: list[tuple[str, Sequence[Part | Group]]] = [("part", self.parts), ("group", held)]
+        for by, places in sums:
+            for one, files, seconds in zip(places, *compared.files[by], strict=True):
+                one.files, one.file_seconds = int(files), float(seconds)
         for kind, pairs in compared.leaks.items():
             if pairs:
                 self.audit.leaks[kind] = [Shared(*pair, count) for pair, count in sorted(pairs.items())]
@@ -215,6 +246,10 @@ class _Reader:
         if not self._content:
             self.audit.notes.append(
                 "equal audio under different names is not looked for (asked for: content)"
+            )
+        if self._expanded:
+            self.audit.notes.append(
+                f"{self._expanded} entries have further files ({EXPANSION}), which are not looked at"
             )
         if not self._audio:
             unknown = sum(part.entries - part.seconds.count for part in self.parts)
@@ -237,6 +272,8 @@ def _marked(marks: int) -> Iterator[str]:
         yield "path in another annotation"
     elif marks & CONTENT_LEAKS:
         yield "content in another annotation"
+    elif marks & NAME_LEAKS:
+        yield "same path in another annotation's folder"
     elif marks & TEXT_LEAKS:
         yield "text and length in another annotation"
 
@@ -252,6 +289,6 @@ def outlier(seconds: float) -> str:
 
 def _told_seconds(entry: Entry) -> float | None:
     told = entry.extras.get("duration")
-    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < float("inf"):
+    if isinstance(told, bool) or not isinstance(told, int | float) or not 0 <= told < _NEVER:
         return None
     return float(told)

@@ -268,7 +268,7 @@ class _Reader:
             return end if frames == 0 or missing > _MISSING_SECONDS else ""
         if frames > most_frames(file.samplerate):
             return "goes on for longer than a header may say; cut it into clips"
-        promised = promised_frames(self._source, file.frames)
+        promised = promised_frames(self._source, file.frames) or 0
         if frames < promised and not self.cut.start:
             return f"truncated: {promised} frames are promised, {frames} could be read"
         return "" if frames else "no samples in the file"

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from audiolm_compress.data.annotation import Entry, entry_problems, make_entry
+from audiolm_compress.data.annotation import EXPANSION, Entry, entry_problems, make_entry
 from audiolm_compress.data.annotation_writer import (
     LeftOut,
     left_out_beside,
@@ -31,7 +31,6 @@ from audiolm_compress.data.workers import in_processes
 from audiolm_compress.errors import DataError
 from audiolm_compress.untrusted import escapes
 
-EXPANSION = "expand_wav"  # further files of an entry, which upstream appends to the first
 _SHOWN = 20
 
 
@@ -114,7 +113,7 @@ def convert(
     if folder.resolve() in (origin.resolve(), source.parent.resolve()):
         raise DataError(f"{folder}: holds what is to be converted; name another folder")
     target = folder / source.name
-    total = _checked(source, origin, form)
+    total = _checked(source, origin, folder, form)
     bad: set[int] = set()
     kept = clipped = 0
     with opened_records(folder) as records, left_out_beside(target) as left_out:
@@ -159,17 +158,23 @@ def kind_of(reason: str) -> str:
     return reason.partition(":")[0].partition(" (")[0]
 
 
-def _checked(annotation: Path, origin: Path, form: Form) -> int:
-    """How many files the entries name; all entries are good and no two files would become one."""
+def _checked(annotation: Path, origin: Path, folder: Path, form: Form) -> int:
+    """How many files the entries name; all are good, no two would become one, none be written over."""
     problems: list[str] = []
     wrong = 0
     names: dict[int, int] = {}
+    here, there = PurePosixPath(folder.resolve()), PurePosixPath(origin.resolve())
+    sources = _places(annotation, there) if here.is_relative_to(there) or there.is_relative_to(here) else ()
     for index, item in enumerate(stream_items(annotation)):
         reasons = entry_problems(item, require_texts=False) or _expansion_problems(item)
         for path in () if reasons else _paths(item):
             name = _clip(path, form)
             if name.startswith(f"{PARTIAL}/"):
                 reasons.append(f"{path!r} lies in a folder named {PARTIAL}, which is for unfinished files")
+            if sources and digest(str(here / name)) in sources:
+                reasons.append(
+                    f"{path!r} would be written over {str(folder / name)!r}, which is to be converted"
+                )
             first = names.setdefault(digest(name), digest(str(PurePosixPath(path))))
             if first != digest(str(PurePosixPath(path))):
                 reasons.append(f"{path!r} and another file would both become {name!r}; rename one")
@@ -183,6 +188,16 @@ def _checked(annotation: Path, origin: Path, form: Form) -> int:
             + "\nCorrect or remove these entries."
         )
     return len(names)
+
+
+def _places(annotation: Path, origin: PurePosixPath) -> set[int]:
+    """Where the files of all entries that are good lie, as digests."""
+    return {
+        digest(str(origin / path))
+        for item in stream_items(annotation)
+        if not (entry_problems(item, require_texts=False) or _expansion_problems(item))
+        for path in _paths(item)
+    }
 
 
 def _expansion_problems(item: dict[str, Any]) -> list[str]:

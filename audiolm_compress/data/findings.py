@@ -32,9 +32,11 @@ class Finding:
 
 @dataclass
 class Group:
-    """Entries of one source and task."""
+    """Entries of one source and task, and the different files that they name."""
 
     entries: int = 0
+    files: int = 0
+    file_seconds: float = 0.0
     seconds: Tally = field(default_factory=Tally)
     words: Tally = field(default_factory=Tally)
 
@@ -46,16 +48,20 @@ class Part:
     Attributes:
         name: its path.
         entries: all, also those that cannot be used.
-        seconds: lengths of the clips whose length is known.
+        files: different ones that they name.
+        file_seconds: of these, as far as their length is known.
+        seconds: lengths of the entries' clips, where known.
         words: of all reference texts.
-        rates: clips by samples a second.
-        channels: clips by number of channels.
+        rates: entries by samples a second of their clip.
+        channels: entries by number of channels of their clip.
         groups: by (source, task).
         findings: number of each kind.
     """
 
     name: str
     entries: int = 0
+    files: int = 0
+    file_seconds: float = 0.0
     seconds: Tally = field(default_factory=Tally)
     words: Tally = field(default_factory=Tally)
     rates: Counter[int] = field(default_factory=Counter)

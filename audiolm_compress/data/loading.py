@@ -11,7 +11,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 
-from audiolm_compress.data.annotation import Entry, read_annotation
+from audiolm_compress.data.annotation import EXPANSION, Entry, read_annotation
 from audiolm_compress.data.audio import Audio, Channel, try_audio
 from audiolm_compress.data.example import Example
 from audiolm_compress.errors import DataError
@@ -82,6 +82,7 @@ def load_examples(
         )
     ]
     _refuse_repeated_ids(entries, files)
+    _refuse_expansions(entries)
     name = ", ".join(str(file) for file in files)
     if tasks is not None:
         found = sorted({entry.task for entry in entries})
@@ -147,6 +148,16 @@ def _refuse_repeated_ids(entries: list[Entry], files: Sequence[str | Path]) -> N
         shown = ", ".join(repeated)
         raise DataError(
             f"{', '.join(map(str, files))}: testset_id used in more than one file: {shown}; rename them"
+        )
+
+
+def _refuse_expansions(entries: list[Entry]) -> None:
+    """Their texts tell of all files together, of which only the first would be heard."""
+    found = [entry.path for entry in entries if entry.extras.get(EXPANSION)]
+    if found:
+        raise DataError(
+            f"{len(found)} entries have further files ({EXPANSION}), the first is {found[0]}; these are not "
+            "read: join each entry's files into one"
         )
 
 

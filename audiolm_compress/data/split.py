@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiolm_compress.data.annotation import Entry
+from audiolm_compress.data.annotation import EXPANSION, Entry
 from audiolm_compress.data.annotation_writer import written_annotation
 from audiolm_compress.data.repeats import digest, file_digest
 from audiolm_compress.data.strata import Bad, OnBad, Strata, Stratum, clip_name, usable
@@ -111,7 +111,10 @@ def split(
         if count % _TELL_EVERY == 0:
             tell(f"{annotation}: {count} entries read")
     notes = bad.settle(on_bad)
-    dealt, number = deal(np.frombuffer(groups, np.uint64), np.frombuffer(kinds, np.uint16), [*parts.values()])
+    # By name, so that the order in which kinds are met does not count.
+    places = {kind: place for place, kind in enumerate(sorted(numbers))}
+    ranks = np.array([places[kind] for kind in numbers], np.uint16)[np.frombuffer(kinds, np.uint16)]
+    dealt, number = deal(np.frombuffer(groups, np.uint64), ranks, [*parts.values()])
     names = list(files)
     for place, name in enumerate(names):
         if not (dealt == place).any():
@@ -141,16 +144,16 @@ def deal(
 
     Args:
         groups: digest of each entry's group, uint64 [entries]; 0 for entries that go nowhere.
-        kinds: number of each entry's kind, uint16 [entries]. A group is of the kind of its first entry.
+        kinds: number of each entry's kind, uint16 [entries]. A group is of the lowest that it has.
         shares: of the parts, which add up to 1.
 
     Returns:
         Index of the part or NOWHERE, uint8 [entries]; number of groups.
     """
-    unique, first, inverse, sizes = np.unique(
-        groups, return_index=True, return_inverse=True, return_counts=True
-    )
-    order = np.lexsort((unique, kinds[first]))
+    unique, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    kind = np.full(len(unique), np.iinfo(np.uint16).max, np.uint16)
+    np.minimum.at(kind, inverse, kinds)
+    order = np.lexsort((unique, kind))
     order = order[unique[order] != 0]
     part = np.full(len(unique), NOWHERE, dtype=np.uint8)
     have = [0] * len(shares)
@@ -188,7 +191,9 @@ def _keyed(
         yield from _by_content(entries, bad)
         return
     for index, item, entry in entries:
-        if group is None:
+        if group is None and item.get(EXPANSION):
+            bad.add(index, f"has further files ({EXPANSION}), so that no file can be its group; name a group")
+        elif group is None:
             yield index, item, entry, clip_name(entry.path)
         elif isinstance(item.get(group), str | int):
             yield index, item, entry, str(item[group])

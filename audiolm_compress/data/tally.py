@@ -16,7 +16,8 @@ class Tally:
     """Counts of values on a grid: hundredths below 10, then three digits, so that there are some 5000 cells.
 
     Whole numbers below 1000 (words of a text) are counted exactly; of others, number, sum, least and largest
-    are exact and quantiles within 0.5 % or 0.005.
+    are exact and quantiles within 1 % or 0.01. No value below a whole number is counted as that number, so
+    that whole numbers below 1000 may be edges. Beyond a million all is one cell.
     """
 
     count: int = 0
@@ -31,8 +32,12 @@ class Tally:
         self.total += value
         self.least = min(self.least, value)
         self.largest = max(self.largest, value)
-        digits = 2 if value < 10 else 2 - math.floor(math.log10(value))
-        self._cells[round(min(value, _LARGEST), digits)] += 1
+        held = min(value, _LARGEST)
+        digits = 2 if held < 10 else 2 - math.floor(math.log10(held))
+        cell = round(held, digits)
+        if cell > held and cell == math.floor(cell):
+            cell = round(cell - 10**-digits, digits)
+        self._cells[cell] += 1
 
     def quantile(self, share: float) -> float:
         """The smallest value that at least ``share`` of all do not exceed; NaN without values.

@@ -1,9 +1,13 @@
-"""Where annotations made of another one are written, so that their audio paths lead to the same files."""
+"""Where annotations made of another one are written, so that their audio paths lead to the same files.
+
+And where nothing is written: over an annotation that nobody asked to replace.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from audiolm_compress.data.stream import stream_items
 from audiolm_compress.errors import DataError
 
 
@@ -19,6 +23,19 @@ def check_target(target: Path, annotation: Path, replace: bool) -> None:
         raise DataError(f"{target}: is a folder; name a file")
     if target.exists() and not replace:
         raise DataError(f"{target}: exists and is left alone; name another file, or ask for its replacement")
+
+
+def check_report(target: Path) -> None:
+    """See that what is told about annotations is not written over one: a name may be meant as one to read.
+
+    Raises:
+        DataError: the file is an annotation.
+    """
+    try:
+        next(stream_items(target))
+    except DataError:
+        return
+    raise DataError(f"{target}: is an annotation, not a report to replace; name another file")
 
 
 def folder_before_paths(target: Path, annotation: Path, prefix: str | Path | None) -> str:

@@ -34,7 +34,7 @@ def sections(found: Audit, groups: int) -> list[Section]:
             ("source, task", "entries", *_FIGURES),
             [_row(name, group) for name, group in named_groups(found)[:groups]],
         ),
-        Section("Audio files", ("annotation", "kind", "files"), _audio(names, found.parts)),
+        Section("Audio files", ("annotation", "kind", "entries"), _audio(names, found.parts)),
         Section("Findings", ("finding", "annotation", "entries", "share"), findings(found)),
         Section("Shared by two annotations", ("annotations", "what", "different ones"), leaks(found)),
     ]
@@ -127,7 +127,7 @@ def to_json(found: Audit) -> str:
     return written(content)
 
 
-_FIGURES = ("hours", "median\ns", "5 to 95 %\ns", "longest\ns", "median\nwords")
+_FIGURES = ("files", "hours", "median\ns", "5 to 95 %\ns", "longest\ns", "median\nwords")
 
 
 def _row(name: str, held: Part | Group) -> tuple[str, ...]:
@@ -136,13 +136,13 @@ def _row(name: str, held: Part | Group) -> tuple[str, ...]:
         lengths = ["", "", "", ""]
     else:
         lengths = [
-            f"{seconds.total / 3600:.2f}",
+            f"{held.file_seconds / 3600:.2f}",
             f"{seconds.quantile(0.5):.2f}",
             f"{seconds.quantile(0.05):.2f} to {seconds.quantile(0.95):.2f}",
             f"{seconds.largest:.2f}",
         ]
     words = held.words.quantile(0.5)
-    return (name, f"{held.entries}", *lengths, "" if math.isnan(words) else f"{words:.0f}")
+    return (name, f"{held.entries}", f"{held.files}", *lengths, "" if math.isnan(words) else f"{words:.0f}")
 
 
 def _audio(names: Sequence[str], parts: Sequence[Part]) -> list[tuple[str, ...]]:
@@ -160,6 +160,8 @@ def _part(part: Part) -> dict[str, Any]:
     return {
         "annotation": part.name,
         "entries": part.entries,
+        "files": part.files,
+        "file_seconds": round(part.file_seconds, 3),
         "seconds": part.seconds.figures(),
         "words": part.words.figures(),
         "rates": dict(part.rates),
@@ -170,6 +172,8 @@ def _part(part: Part) -> dict[str, Any]:
                 "source": source,
                 "task": task,
                 "entries": group.entries,
+                "files": group.files,
+                "file_seconds": round(group.file_seconds, 3),
                 "seconds": group.seconds.figures(),
                 "words": group.words.figures(),
             }

@@ -173,6 +173,17 @@ def test_sources_are_never_written_over(tmp_path: Path) -> None:
         convert(given, tmp_path / "in")
 
 
+def test_no_source_below_the_output_is_written_over(tmp_path: Path) -> None:
+    sound(tmp_path / "in/x.wav")
+    sound(tmp_path / "in/out/x.flac", seed=1)
+    before = (tmp_path / "in/out/x.flac").read_bytes()
+    given = annotation(tmp_path / "lists", ["x.wav", "out/x.flac"])
+    with pytest.raises(DataError, match=r"entry 0: 'x.wav' would be written over .*x.flac', which is to be"):
+        convert(given, tmp_path / "in/out", prefix=tmp_path / "in")
+    assert (tmp_path / "in/out/x.flac").read_bytes() == before
+    convert(given, tmp_path / "in/flac16", prefix=tmp_path / "in")
+
+
 def test_one_process_writes_to_a_folder(tmp_path: Path) -> None:
     sound(tmp_path / "in/1.wav")
     given = annotation(tmp_path / "in", ["1.wav"])

@@ -103,6 +103,13 @@ def test_several_files_are_joined_but_ids_must_stay_unique(tmp_path: Path) -> No
         load_examples([first, second])
 
 
+def test_texts_of_several_files_are_refused(tmp_path: Path) -> None:
+    path = annotation(tmp_path, [1.0], ["asr"], expand_wav=["more.wav"])
+    with pytest.raises(DataError, match=r"1 entries have further files \(expand_wav\).*join"):
+        load_examples(path)
+    assert len(load_examples(annotation(tmp_path, [1.0], ["asr"], expand_wav=[])).examples) == 1
+
+
 def test_batches_hold_one_task_each(tmp_path: Path) -> None:
     path = annotation(tmp_path, [1.0] * 5, ["asr", "audiocaption", "asr", "asr", "audiocaption"])
     groups = [[example.text[-1] for example in batch] for batch in batches(load_examples(path).examples, 2)]

@@ -209,6 +209,14 @@ def test_clotho(tmp_path: Path) -> None:
     assert entry["texts"] == list(captions[:4])
 
 
+def test_names_in_another_unicode_form_are_found(tmp_path: Path) -> None:
+    header = ("file_name", *(f"caption_{number}" for number in range(1, 6)))
+    rows(tmp_path / "clotho_captions_evaluation.csv", header, ("M\u00fcll.wav", *"abcde"))
+    sound(tmp_path / "evaluation" / "Mu\u0308ll.wav")
+    (entry,) = entries(prepare(clotho.offer(tmp_path), tmp_path / "a.json", tmp_path))
+    assert entry["path"] == "evaluation/Mu\u0308ll.wav"
+
+
 def test_wavcaps(tmp_path: Path) -> None:
     index = tmp_path / "json_files"
     sounds: dict[str, list[dict[str, Any]]] = {
@@ -233,7 +241,7 @@ def test_wavcaps(tmp_path: Path) -> None:
     ):
         prepare(wavcaps.offer(tmp_path), tmp_path / "a.json", tmp_path)
     (index / "blacklist").mkdir()
-    blacklist = {"AudioSet": ["YvfY_TJq7n_U.wav"], "FreeSound": ["17"]}
+    blacklist = {"AudioSet": ["YvfY_TJq7n_U"], "FreeSound": ["17"]}  # with or without a suffix
     (index / "blacklist/blacklist_exclude_test_ac.json").write_text(json.dumps(blacklist))
     done = prepare(wavcaps.offer(tmp_path), tmp_path / "a.json", tmp_path)
     assert entries(done) == [

@@ -154,6 +154,23 @@ def test_split_shares_no_clip(tmp_path: Path) -> None:
     assert done.files["test"].read_text(encoding="utf-8") != first
 
 
+def test_a_split_does_not_depend_on_the_order(tmp_path: Path) -> None:
+    """One clip is of two kinds, and kinds are met in another order."""
+    listed = items(a=13, b=7, c=11)
+    listed += [dict(item, task="audiocaption") for item in listed[::3]]
+    files = [write(tmp_path / name / "all.json", listed[::step]) for name, step in (("one", 1), ("two", -1))]
+    halves = [split(file, {"x": 0.7, "y": 0.3}).files["y"] for file in files]
+    assert sorted(drawn_from(halves[0])) == sorted(drawn_from(halves[1]))
+
+
+def test_entries_of_several_files_need_a_group(tmp_path: Path) -> None:
+    listed = [dict(item, expand_wav=["a/0.wav"]) for item in items(a=10)]
+    file = write(tmp_path / "all.json", listed)
+    with pytest.raises(DataError, match=r"has further files \(expand_wav\).*name a group"):
+        split(file, {"x": 0.5, "y": 0.5})
+    assert split(file, {"x": 0.5, "y": 0.5}, group="speaker").groups == 7
+
+
 def test_split_by_a_key_and_by_content(tmp_path: Path) -> None:
     listed = items(a=70, b=30)
     file = write(tmp_path / "all.json", listed)

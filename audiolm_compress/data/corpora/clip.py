@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,18 +98,23 @@ class AudioFiles:
             for name in sorted(names):
                 path = Path(place, name)
                 if path.suffix.lower() in SUFFIXES:
-                    self._files.setdefault(path.stem, []).append(path)
+                    self._files.setdefault(_spelt(path.stem), []).append(path)
 
     def find(self, split: str, stems: Sequence[str]) -> Path:
         """The file of the first name that there is, best one in a folder that is named like the split.
 
         Where there is none, the place where it is looked for first.
         """
-        found = next((self._files[stem] for stem in stems if stem in self._files), None)
+        found = next((self._files[stem] for stem in map(_spelt, stems) if stem in self._files), None)
         if found is None:
             return self._folder / split / (stems[0] + SUFFIXES[0])
         own = (file for file in found if split in file.relative_to(self._folder).parts)
         return next(own, found[0])
+
+
+def _spelt(name: str) -> str:
+    """In one of the Unicode forms, as an unpacker may have written another one than the table has."""
+    return unicodedata.normalize("NFC", name)
 
 
 def table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:

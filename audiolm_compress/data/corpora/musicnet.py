@@ -61,8 +61,9 @@ def offer(folder: Path, splits: Sequence[str] = ()) -> Offer:
 
 def _recording(file: Path, labels: Path, piece: Mapping[str, str] | None, test: bool) -> Offer:
     problem, header = read_header(file)
-    if header is None:
-        yield Missing(str(file), problem)
+    seconds = None if header is None else header.seconds
+    if seconds is None:
+        yield Missing(str(file), problem or "its header does not tell its length")
         return
     if piece is None:
         yield Missing(str(file), "not in musicnet_metadata.csv")
@@ -70,8 +71,8 @@ def _recording(file: Path, labels: Path, piece: Mapping[str, str] | None, test: 
     if notes is None:
         yield Missing(str(file), "no labels of its notes")
     start = 0
-    while start < header.seconds:
-        end = min(start + SECONDS, header.seconds)
+    while start < seconds:
+        end = min(start + SECONDS, seconds)
         name = f"{file.stem}/{start:04d}"
         if end - start < _LEAST_SECONDS:
             yield Missing(name, "the end of a recording, under 1 s")

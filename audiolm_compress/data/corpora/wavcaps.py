@@ -63,7 +63,7 @@ def _sound(
     place: Path, source: str, item: dict[str, Any], left_out: set[str], exclude: str
 ) -> Clip | Missing:
     name, caption = str(item["id"]), item["caption"].strip()
-    if name in left_out:
+    if name.removesuffix(".wav") in left_out:
         return Missing(name, f"in the blacklist {exclude}")
     if not caption:
         return Missing(name, "empty caption")
@@ -78,7 +78,9 @@ def _sound(
 def _blacklist(path: Path) -> dict[str, set[str]]:
     try:
         content = read_json(path)
-        return {source: set(map(str, names)) for source, names in content.items()}
+        return {
+            source: {str(name).removesuffix(".wav") for name in names} for source, names in content.items()
+        }
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read ({error.strerror}); it tells which clips are in other test sets: "

@@ -46,7 +46,7 @@ def wav_of_65535_channels(clean: Clean) -> Path:
 
 @hostile(load_audio, r"clip\.au: (cannot be decoded|has 1000000 channels)")
 def au_of_a_million_channels(clean: Clean) -> Path:
-    return audio(clean, b".snd" + struct.pack(">5I", 24, 2**31, 3, 16_000, 10**6) + bytes(4000), "clip.au")
+    return audio(clean, b".snd" + struct.pack(">5I", 24, 4000, 3, 16_000, 10**6) + bytes(4000), "clip.au")
 
 
 @hostile(load_audio, r"clip\.wav: damaged: more than 1000 chunks")
