@@ -47,7 +47,7 @@ def load_model(
     path = TINY if str(source) == "tiny" else Path(source)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise BaselineError(f"baseline {source}: no such file")
+            raise BaselineError(f"model {source}: no such file; the path counts from the working directory")
         model = load_upstream(path, dtype, allow_missing)
     elif path.is_dir():
         model = store.load(path)
@@ -55,8 +55,8 @@ def load_model(
         model = store.load(from_hub(str(source)))
     else:
         raise BaselineError(
-            f"baseline {source}: neither 'tiny', nor a folder, nor an upstream .yaml config, "
-            f"nor a hub id (owner/name)"
+            f"model {source}: neither 'tiny', nor a folder that is there, nor an upstream .yaml config, "
+            f"nor a hub id (owner/name); check the path"
         )
     if dtype is not None:
         model.cast(dtype)
