@@ -94,7 +94,9 @@ def outline_model(source: str | Path) -> Outline:
     with quiet_transformers():
         if path.suffix in (".yaml", ".yml"):
             if not path.is_file():
-                raise BaselineError(f"model {source}: no such file; the path counts from the working directory")
+                raise BaselineError(
+                    f"model {source}: no such file; the path counts from the working directory"
+                )
             return _of_upstream(path)
         if not path.exists() and is_hub_id(str(source)):
             path = from_hub(str(source), ("*.json", "*.model"))
