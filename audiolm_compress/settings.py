@@ -16,12 +16,14 @@ class Settings(BaseModel):
 
 
 def resolve(value: str, info: ValidationInfo) -> Path:
-    """A path from where it is written: the recipe file's folder, without one the working directory.
+    """A path from where it is written: the recipe file's folder; the working directory if there is no file,
+    or if it was given on the command line (`recipe_source.Source.context`).
 
     Raises:
         ValueError: it cannot be looked up: too long, without permission, or a link to itself.
     """
-    folder = (info.context or {}).get("folder", Path.cwd())
+    context = info.context or {}
+    folder = Path.cwd() if value in context.get("here", ()) else context.get("folder", Path.cwd())
     try:
         path = (folder / at_home(value)).resolve()
         path.exists()  # True or False, unless one of the reasons above lies in the way
