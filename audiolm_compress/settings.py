@@ -16,8 +16,9 @@ class Settings(BaseModel):
 
 
 def resolve(value: str, info: ValidationInfo) -> Path:
-    """A path from where it is written: the recipe file's folder; the working directory if there is no file,
-    or if it was given on the command line (`recipe_source.Source.context`).
+    """A path from where it is written: the recipe file's folder, without one the working directory.
+
+    Those of overrides start there, too (`recipe_source.Source.context`).
 
     Raises:
         ValueError: it cannot be looked up: too long, without permission, or a link to itself.

@@ -200,7 +200,7 @@ def test_a_baseline_that_is_not_there_is_told_before_the_clips_are_read(
         def stage(self, name: str) -> None:
             read.append(name)
 
-    with pytest.raises(AudioLMError, match="model none.yaml: no such file"):
+    with pytest.raises(AudioLMError, match=r"model none\.yaml: no such file"):
         apply_recipe(recipe, baseline="none.yaml", out=tmp_path / "out", progress=Telling())
     assert read == []
 

@@ -90,8 +90,8 @@ def overrides_option(command: Command) -> Command:
         "overrides",
         multiple=True,
         metavar="KEY.PATH=VALUE",
-        help="Change an entry of the recipe, such as passes.0.bits=3 (passes count from 0); paths start at the "
-        "working directory; repeatable.",
+        help="Change an entry of the recipe, such as passes.0.bits=3 (passes count from 0); paths start "
+        "at the working directory; repeatable.",
     )(command)
 
 
