@@ -13,6 +13,7 @@ from audiolm_compress.passes.base import Progress
 from audiolm_compress.recipe import DataSettings, data_settings
 from audiolm_compress.report.benchmark import Benchmark, called
 from audiolm_compress.run_data import clip_source
+from audiolm_compress.salmonn.load import check_source
 from audiolm_compress.training.shards import on_main, own_device
 
 
@@ -52,6 +53,8 @@ def benchmark(
     """
     if not models:
         raise AudioLMError("benchmark: asked to measure no model; name at least one")
+    for model in models:
+        check_source(model)
     device = own_device(device)
     if not isinstance(data, DataSettings):
         files = [data] if isinstance(data, (str, Path)) else data

@@ -57,10 +57,10 @@ def load_model(
 
 
 def check_source(source: str | Path) -> None:
-    """Look whether ``load_model`` could find something there; nothing is read, and no network is asked.
+    """Look whether ``load_model`` could find something there; no weights are read, and no network is asked.
 
     Raises:
-        BaselineError: no such file or folder, and no hub id.
+        BaselineError: no such file, no folder of a model, and no hub id.
     """
     path = TINY if str(source) == "tiny" else Path(source)
     if path.suffix in (".yaml", ".yml"):
@@ -68,7 +68,9 @@ def check_source(source: str | Path) -> None:
             raise BaselineError(
                 f"model {source}: no such file; the path counts from the working directory ({Path.cwd()})"
             )
-    elif not path.is_dir() and (path.exists() or not is_hub_id(str(source))):
+    elif path.is_dir():
+        store.checked_config(path)
+    elif path.exists() or not is_hub_id(str(source)):
         raise BaselineError(
             f"model {source}: neither 'tiny', nor a folder that is there, nor an upstream .yaml config, "
             f"nor a hub id (owner/name); check the path"
