@@ -14,6 +14,7 @@ from audiolm_compress.recipe import data_settings
 from audiolm_compress.recipe_sections import DataSettings
 from audiolm_compress.report.benchmark import Benchmark, called
 from audiolm_compress.run_data import clip_source
+from audiolm_compress.salmonn.load import check_source
 from audiolm_compress.training.shards import on_main, own_device
 
 
@@ -53,6 +54,8 @@ def benchmark(
     """
     if not models:
         raise AudioLMError("benchmark: asked to measure no model; name at least one")
+    for model in models:
+        check_source(model)
     device = own_device(device)
     if not isinstance(data, DataSettings):
         files = [data] if isinstance(data, (str, Path)) else data

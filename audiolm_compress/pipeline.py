@@ -44,7 +44,7 @@ from audiolm_compress.run_data import (
 )
 from audiolm_compress.run_output import check_output
 from audiolm_compress.salmonn.asking import Asking
-from audiolm_compress.salmonn.load import load_model
+from audiolm_compress.salmonn.load import check_source, load_model
 from audiolm_compress.salmonn.model import Salmonn
 from audiolm_compress.stage_keys import stage_keys
 from audiolm_compress.training.features import digest
@@ -107,6 +107,7 @@ def apply_recipe(
     recipe = with_baseline(load_recipe(recipe, overrides), baseline)
     target = Path("out", recipe.name) if out is None else Path(out)
     check_output(target, recipe, replace)
+    check_source(recipe.baseline)
     device = own_device(device)
     progress = progress or Silent()
     with stages_of(target, resume, progress) as stages, explained():

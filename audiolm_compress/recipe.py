@@ -82,7 +82,8 @@ def load_recipe(
         extra_passes: further subclasses of :class:`Pass` that the recipe may name, besides those of installed
             packages (`passes/installed.py`).
 
-    Relative paths start at the recipe file's folder (of a mapping: at the working directory).
+    Relative paths start at the recipe file's folder; those of a mapping and of overrides at the working
+    directory.
 
     Raises:
         RecipeError: all errors at once, each with its place, what was found and what is allowed; values that
@@ -149,7 +150,7 @@ def checked(schema: type[Checked], entries: Source) -> Checked:
         RecipeError: all errors at once.
     """
     try:
-        found = schema.model_validate(entries.content, context={"folder": entries.folder})
+        found = schema.model_validate(entries.content, context=entries.context)
     except ValidationError as error:
         # a list counts as too short also where its entries are wrong: those are reported already
         errors = [e for e in error.errors() if e["type"] != "too_short" or not e["input"]]

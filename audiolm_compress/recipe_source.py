@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 from audiolm_compress.errors import RecipeError
 from audiolm_compress.untrusted.yaml_text import compose, read_yaml_text
 
+_OVERRIDE = "--set "  # how the place of an override begins
 _DEPTH = 8  # no recipe is nested deeper; an alias that holds itself is nested without end
 # The reader passes on what dates that do not exist (2026-13-45) and endless nesting raise.
 _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
@@ -31,7 +32,7 @@ class Source:
 
     Attributes:
         label: how messages call the recipe.
-        folder: start of its relative paths.
+        folder: start of its relative paths, but for those of overrides.
         content: plain mappings, lists and scalars.
         places: key path -> ``line 12`` or the override that set it.
         complaints: (key path, message) of what is wrong with the text itself, such as keys given twice.
@@ -120,7 +121,31 @@ class Source:
             parent = parent[part]
         # what stood there before is gone, and with it the lines of its entries
         self.places = {key: place for key, place in self.places.items() if key[: len(path)] != path}
-        self.places[path] = f"--set {override}"
+        self.places[path] = f"{_OVERRIDE}{override}"
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """From where `settings.resolve` takes relative paths: those of overrides from the working directory.
+
+        A text that the recipe itself has, too, counts as the recipe's.
+        """
+        overridden = {path for path, place in self.places.items() if place.startswith(_OVERRIDE)}
+        given: set[str] = set()
+        written: set[str] = set()
+        for path, text in _texts(self.content, ()):
+            above = (path[:length] for length in range(len(path) + 1))
+            (given if overridden.intersection(above) else written).add(text)
+        return {"folder": self.folder, "here": given - written}
+
+
+def _texts(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Every text among the entries, with its key path."""
+    if isinstance(node, str):
+        yield path, node
+    elif isinstance(node, dict | list) and len(path) <= _DEPTH:
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in items:
+            yield from _texts(value, (*path, key))
 
 
 def _unshared(node: Any, depth: int = 0) -> Any:

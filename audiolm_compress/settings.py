@@ -40,10 +40,13 @@ def refuse_idle(settings: BaseModel, *names: str, beside: str, instead: str, sec
 def resolve(value: str, info: ValidationInfo) -> Path:
     """A path from where it is written: the recipe file's folder, without one the working directory.
 
+    Those of overrides start there, too (`recipe_source.Source.context`).
+
     Raises:
         ValueError: it cannot be looked up: too long, without permission, or a link to itself.
     """
-    folder = (info.context or {}).get("folder", Path.cwd())
+    context = info.context or {}
+    folder = Path.cwd() if value in context.get("here", ()) else context.get("folder", Path.cwd())
     try:
         path = (folder / at_home(value)).resolve()
         path.exists()  # True or False, unless one of the reasons above lies in the way

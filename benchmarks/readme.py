@@ -1,4 +1,4 @@
-"""Puts the tables of result files into README.md.
+"""Puts the tables of result files into README.md and the pages of docs/.
 
 They stand between `<!-- KIND: FILE -->` and `<!-- end -->`; KIND is report, compare, recipes, recovery,
 asking, decoding, full size, gptq, gguf or round trip.
@@ -6,10 +6,10 @@ asking, decoding, full size, gptq, gguf or round trip.
     python benchmarks/readme.py                            # after a result file has changed
     python benchmarks/readme.py out/*/report.json          # take these runs on `tiny`, of recipes by folder
 
-results/runs holds a report of every recipe; the README's first screen, its table of recipes and its
-comparison of runs are made of them.
+results/runs holds a report of every recipe; the README's first screen, its table of recipes and the
+comparison of runs in docs/measuring.md are made of them.
 
-Tests compare README and the headers of the recipes, so that they never show numbers that no file holds.
+Tests compare the pages and the headers of the recipes, so that they never show numbers that no file holds.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from audiolm_compress import Report, compare
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RUNS = RESULTS / "runs"
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 BLOCK = re.compile(
     r"(<!-- (?P<kind>report|compare|recipes|recovery|asking|decoding|full size|gptq|gguf|round trip): "
     r"(?P<file>\S+) -->\n)"
@@ -238,5 +239,5 @@ def take(file: Path) -> None:
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
         take(Path(argument))
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -15,7 +15,7 @@ import torch
 
 from audiolm_compress import Salmonn, load_model
 from audiolm_compress.data.audio import load_audio
-from audiolm_compress.errors import DataError
+from audiolm_compress.errors import AudioLMError, DataError
 
 TASKS = {"what is said": "asr", "what is heard": "audiocaption"}
 
@@ -41,6 +41,9 @@ def page(models: Mapping[str, Salmonn]) -> Any:
     import gradio
 
     with gradio.Blocks(title="Two models, one clip") as blocks:
+        gradio.Markdown(
+            "# Two models, one clip\nRecord or upload a clip, and press *Listen*: each model answers."
+        )
         clip = gradio.Audio(sources=["microphone", "upload"], type="filepath", label="clip, 30 s at most")
         task = gradio.Radio(list(TASKS), value=next(iter(TASKS)), label="to be told")
         question = gradio.Textbox(label="or a question of your own")
@@ -53,7 +56,10 @@ def page(models: Mapping[str, Salmonn]) -> Any:
 
 
 if __name__ == "__main__":
-    models = {name: load_model(name) for name in sys.argv[1:] or ["tiny"]}
+    try:
+        models = {name: load_model(name) for name in sys.argv[1:] or ["tiny"]}
+    except AudioLMError as error:
+        sys.exit(f"error: {error}")
     for model in models.values():
         model.generate([0.01 * torch.randn(16000)])  # the first answer of a process takes longer
     page(models).launch()

@@ -192,6 +192,20 @@ def test_a_foreign_folder_is_left_alone(recipe: dict[str, Any], tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+def test_a_baseline_that_is_not_there_is_told_before_the_clips_are_read(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    read: list[str] = []
+
+    class Telling(Silent):
+        def stage(self, name: str) -> None:
+            read.append(name)
+
+    with pytest.raises(AudioLMError, match=r"model none\.yaml: no such file"):
+        apply_recipe(recipe, baseline="none.yaml", out=tmp_path / "out", progress=Telling())
+    assert read == []
+
+
 def test_bad_audio_stops_the_run_before_any_work(
     recipe: dict[str, Any], annotation: Path, tmp_path: Path
 ) -> None:

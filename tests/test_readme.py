@@ -32,8 +32,9 @@ AT_REAL_SIZE = {
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def commands() -> list[list[str]]:
@@ -70,7 +71,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_figures_come_from_result_files(script: ModuleType) -> None:
-    assert script.filled(README) == README, "run python benchmarks/readme.py"
+    kinds = set()
+    for page in script.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert script.filled(text) == text, f"{page}: run python benchmarks/readme.py"
+        kinds |= {match["kind"] for match in script.BLOCK.finditer(text)}
+    assert kinds == {"report", "compare", "recipes", *script.TABLES}
 
 
 def test_headers_of_recipes_say_what_was_measured(script: ModuleType) -> None:
@@ -122,7 +128,9 @@ def test_the_plan_shown_is_what_is_printed(tmp_path: Path, monkeypatch: pytest.M
     config = config.replace("BEATs_iter3_plus_AS2M.pt", "beats.pt")
     (tmp_path / "salmonn.yaml").write_text(config, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    [shown] = [block for block in blocks("text") if block.startswith("gemma2_4bit on salmonn.yaml")]
+    [shown] = [
+        block for block in blocks("text", "docs/runs.md") if block.startswith("gemma2_4bit on salmonn.yaml")
+    ]
     arguments = ["plan", str(ROOT / "recipes" / "gemma2_4bit.yaml"), "--baseline", "salmonn.yaml"]
     done = CliRunner().invoke(cli, arguments, env={"COLUMNS": "100"})
     assert done.exit_code == 0, done.output
@@ -134,7 +142,7 @@ def test_the_plan_shown_is_what_is_printed(tmp_path: Path, monkeypatch: pytest.M
 def test_training_config_trains(parity: Path, tmp_path: Path) -> None:
     """As it is, but for other models and a shorter training."""
     folder = shutil.copytree(parity / "llama", tmp_path / "llama")
-    (config,) = blocks("yaml")
+    (config,) = blocks("yaml", "docs/training.md")
     (folder / "stage1.yaml").write_text(config, encoding="utf-8")
     for name in ("train.json", "valid.json"):
         shutil.copy(folder / "ann.json", folder / name)

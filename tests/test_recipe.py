@@ -161,6 +161,35 @@ def test_relative_paths_start_at_the_recipe(tmp_path: Path, monkeypatch: pytest.
     assert recipe.baseline == str(tmp_path / "model")
 
 
+def test_relative_paths_of_overrides_start_where_they_are_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    file = write(tmp_path / "recipes", "data: {calibration: own.json}\npasses: [{pass: merge_lora}]")
+    for name in ("train.json", "test.json", "recipes/own.json"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    (tmp_path / "tiny-valid").mkdir()
+    monkeypatch.chdir(tmp_path)
+    changes = ["data.test=[test.json, tiny-valid]", "data.training=train.json", "name=recipes"]
+    recipe = load_recipe(file, changes)
+    assert recipe.data.test == (str(tmp_path / "test.json"), "tiny-valid")
+    assert recipe.data.training == str(tmp_path / "train.json")
+    assert recipe.data.calibration == str(tmp_path / "recipes" / "own.json")
+    assert recipe.name == "recipes"
+
+
+def test_a_path_that_recipe_and_override_name_alike_is_the_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipes").mkdir()
+    for name in ("own.json", "recipes/own.json"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    file = write(tmp_path / "recipes", "data: {calibration: own.json}\npasses: [{pass: merge_lora}]")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(file, ["data.test=own.json"])
+    assert recipe.data.test == (recipe.data.calibration,) == (str(tmp_path / "recipes" / "own.json"),)
+
+
 def test_what_is_no_path_may_be_a_hub_id() -> None:
     assert (
         load_recipe({"baseline": "owner/name", "passes": [{"pass": "merge_lora"}]}).baseline == "owner/name"

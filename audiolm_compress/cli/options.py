@@ -90,7 +90,8 @@ def overrides_option(command: Command) -> Command:
         "overrides",
         multiple=True,
         metavar="KEY.PATH=VALUE",
-        help="Change an entry of the recipe; repeatable.",
+        help="Change an entry of the recipe, such as passes.0.bits=3 (passes count from 0); paths start "
+        "at the working directory; repeatable.",
     )(command)
 
 
@@ -102,7 +103,7 @@ def threads_option(command: Command) -> Command:
         expose_value=False,
         is_eager=True,
         callback=_limit_threads,
-        help="CPU threads of this run and of the measuring processes. Default: all cores.",
+        help="CPU threads of this process and of those it starts. Default: all cores.",
     )(command)
 
 

@@ -27,9 +27,10 @@ _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusive
 @click.argument("names", nargs=-1, shell_complete=complete_passes)
 @json_option
 def passes(names: tuple[str, ...], json_file: str | None) -> None:
-    """List the passes and their settings, those of installed packages too; NAMES choose some.
+    """List the passes and their settings.
 
-    Of each setting its type, bounds and default. With --json: summary and JSON schema of every pass.
+    All built-in passes and those of installed packages, or the ones among NAMES. Of each setting its type,
+    bounds and default. With --json: summary and JSON schema of every pass.
     """
     import json
 

@@ -44,21 +44,34 @@ def load_model(
         >>> sorted(model.parts())
         ['audio_encoder', 'connector', 'llm', 'speech_encoder']
     """
+    check_source(source)
     path = TINY if str(source) == "tiny" else Path(source)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise BaselineError(f"baseline {source}: no such file")
         model = load_upstream(path, dtype, allow_missing)
-    elif path.is_dir():
-        model = store.load(path)
-    elif not path.exists() and is_hub_id(str(source)):
-        model = store.load(from_hub(str(source)))
     else:
-        raise BaselineError(
-            f"baseline {source}: neither 'tiny', nor a folder, nor an upstream .yaml config, "
-            f"nor a hub id (owner/name)"
-        )
+        model = store.load(path if path.is_dir() else from_hub(str(source)))
     if dtype is not None:
         model.cast(dtype)
     # Moving, even to where they are, rearranges the weights of packed layers.
     return model if torch.device(device).type == "cpu" else model.to(device)
+
+
+def check_source(source: str | Path) -> None:
+    """Look whether ``load_model`` could find something there; no weights are read, and no network is asked.
+
+    Raises:
+        BaselineError: no such file, no folder of a model, and no hub id.
+    """
+    path = TINY if str(source) == "tiny" else Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise BaselineError(
+                f"model {source}: no such file; the path counts from the working directory ({Path.cwd()})"
+            )
+    elif path.is_dir():
+        store.checked_config(path)
+    elif path.exists() or not is_hub_id(str(source)):
+        raise BaselineError(
+            f"model {source}: neither 'tiny', nor a folder that is there, nor an upstream .yaml config, "
+            f"nor a hub id (owner/name); check the path"
+        )

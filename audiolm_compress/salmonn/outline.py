@@ -94,14 +94,16 @@ def outline_model(source: str | Path) -> Outline:
     with quiet_transformers():
         if path.suffix in (".yaml", ".yml"):
             if not path.is_file():
-                raise BaselineError(f"baseline {source}: no such file")
+                raise BaselineError(
+                    f"model {source}: no such file; the path counts from the working directory"
+                )
             return _of_upstream(path)
         if not path.exists() and is_hub_id(str(source)):
             path = from_hub(str(source), ("*.json", "*.model"))
         if not (path / store.CONFIG).is_file():
             raise BaselineError(
-                f"baseline {source}: neither 'tiny', nor a folder that this package saved, nor an upstream "
-                f".yaml config, nor a hub id (owner/name)"
+                f"model {source}: neither 'tiny', nor a folder that this package saved, nor an upstream "
+                f".yaml config, nor a hub id (owner/name); check the path"
             )
         return _of_folder(path)
 

@@ -149,7 +149,10 @@ def checked_config(folder: Path) -> dict[str, Any]:
     if (folder / CONFIG).exists():
         check_folder(folder)  # says what is wrong with a config that cannot be read
     if not is_model_folder(folder):
-        raise BaselineError(f'{folder} is no model folder: no {CONFIG} with "format": "{FORMAT}" in it')
+        raise BaselineError(
+            f'{folder} is no model folder: no {CONFIG} with "format": "{FORMAT}" in it; name a folder that '
+            f"`run` or `train` wrote"
+        )
     config: dict[str, Any] = read_json(folder / CONFIG)
     return config
 

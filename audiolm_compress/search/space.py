@@ -116,7 +116,7 @@ def _wrong_by_itself(source: Source, choice: Choice) -> list[Complaint]:
     take_switches(source)
     schema = recipe_schema(source)
     try:
-        schema.model_validate(source.content, context={"folder": source.folder})
+        schema.model_validate(source.content, context=source.context)
     except ValidationError as error:
         found = error.errors()
     else:

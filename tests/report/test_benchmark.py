@@ -15,6 +15,7 @@ from audiolm_compress import benchmark
 from audiolm_compress.errors import AudioLMError, DataError
 from audiolm_compress.measurement.groups import figures
 from audiolm_compress.measurement.measurements import Measurements
+from audiolm_compress.passes.base import Silent
 from audiolm_compress.report import Benchmark, Report
 
 Measured = Callable[..., Measurements]
@@ -111,3 +112,15 @@ def test_models_on_different_clips_are_not_compared(measured: Measured) -> None:
 def test_no_model_is_refused() -> None:
     with pytest.raises(AudioLMError, match="name at least one"):
         benchmark([])
+
+
+def test_what_is_no_model_is_refused_before_others_are_loaded(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Telling(Silent):
+        def start(self, description: str, total: int) -> None:
+            seen.append(description)
+
+    with pytest.raises(AudioLMError, match=r"no model folder.*name a folder that `run` or `train` wrote"):
+        benchmark(["tiny", tmp_path], progress=Telling())
+    assert seen == []
