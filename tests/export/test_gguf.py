@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -368,9 +369,18 @@ def test_numbers_too_large_for_float16_leave_nothing(small_model: Loader, tmp_pa
     with torch.no_grad():
         model.causal_lm.lm_head.weight[0, 0] = 1e6
     folder = store.save(model, tmp_path / "model")
-    with pytest.raises(AudioLMError, match="65504"), pytest.warns(RuntimeWarning, match="overflow"):
+    with pytest.raises(AudioLMError, match=r"output.weight has numbers up to 1e\+06.*--gguf-type bf16"):
         export(folder, "gguf", tmp_path / "gguf", gguf_type="f16")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_one_width_for_all_layers(rounded: Loader, tmp_path: Path) -> None:
+    model = rounded("gemma", Scheme(4, 32))
+    narrow = model.get_submodule("llm.model.layers.1.self_attn.k_proj")
+    model.replace_module("llm.model.layers.1.mlp.up_proj", copy.deepcopy(narrow))
+    for kind in ("q4_0", "bf16"):
+        with pytest.raises(AudioLMError, match=r"blk\.1\.ffn_up\.weight is \[.*one width for all layers"):
+            write_gguf(model, tmp_path, kind=kind)
 
 
 def test_the_command_offers_every_type() -> None:
