@@ -29,12 +29,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.salmonn.subwords import BYTES, METASPACE
+from audiolm_compress.salmonn.subwords import BYTES, METASPACE, merge
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # llama.cpp's llama_token_type
 UNSCORED = -1e6  # of tokens that no merge makes
@@ -58,11 +57,11 @@ class Vocabulary(NamedTuple):
     notes: tuple[str, ...]
 
 
-class Path(NamedTuple):
-    """How many symbols are ``left`` of a token's characters, and the rank of the ``last`` merge; -1: none."""
+class MergePath(NamedTuple):
+    """How many symbols are ``left`` of a token's characters, and the rank of the ``last`` merge, if any."""
 
     left: int
-    last: int
+    last: int | None
 
 
 def vocabulary(model: Salmonn) -> Vocabulary:
@@ -145,7 +144,9 @@ def _sentencepiece(content: Mapping[str, Any], tokens: list[str]) -> Vocabulary:
             raise _refused(f"it splits texts at spaces, and llama.cpp would join {token!r} across them")
         if paths[token].left == 2:
             raise _refused(f"its merges do not lead to the token {token!r}, which llama.cpp would make")
-    scores = {token: -float(path.last) for token, path in paths.items() if path.left == 1 and path.last >= 0}
+    scores = {
+        token: -float(path.last) for token, path in paths.items() if path.left == 1 and path.last is not None
+    }
     metadata = {
         "ggml.model": "llama",
         "ggml.pre": "default",
@@ -186,18 +187,16 @@ def _spaces(content: Mapping[str, Any]) -> tuple[str, bool]:
     return prefix, splits
 
 
-def _paths(model: Mapping[str, Any]) -> dict[str, Path]:
+def _paths(model: Mapping[str, Any]) -> dict[str, MergePath]:
     """The path of each token."""
     merges = {(left, right): rank for rank, (left, right) in enumerate(model["merges"])}
     return {token: _path(token, merges) for token in model["vocab"]}
 
 
-def _path(token: str, merges: Mapping[tuple[str, str], int]) -> Path:
-    symbols, last = list(token), -1
-    while possible := [(merges[pair], i) for i, pair in enumerate(pairwise(symbols)) if pair in merges]:
-        last, place = min(possible)
-        symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
-    return Path(len(symbols), last)
+def _path(token: str, merges: Mapping[tuple[str, str], int]) -> MergePath:
+    symbols = list(token)
+    ranks = [rank for rank, _ in merge(symbols, merges)]
+    return MergePath(len(symbols), ranks[-1] if ranks else None)
 
 
 def _tokens(model: Salmonn, content: Mapping[str, Any], byte_level: bool) -> tuple[list[str], list[int]]:
