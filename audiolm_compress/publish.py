@@ -70,7 +70,8 @@ def prepare_upload(
     for name in (repository, *base_models):
         if not is_hub_id(name) or "@" in name:
             raise AudioLMError(f"push: {name!r} is no hub id (owner/name)")
-    if target := linked_outside(folder):
+    files = sorted(folder.rglob("*"))
+    if target := linked_outside(folder, [file.relative_to(folder).as_posix() for file in files]):
         raise AudioLMError(f"push {folder}: a symbolic link leads out of the folder: {target}")
     card = folder / CARD
     if not card.is_file():
@@ -86,7 +87,7 @@ def prepare_upload(
     metadata_save(card, known | given)
     found = {
         file.relative_to(folder).as_posix(): file.stat().st_size
-        for file in sorted(folder.rglob("*"))
+        for file in files
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
     }
     left_out = () if with_audio or AUDIO not in found else (AUDIO,)

@@ -75,6 +75,15 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         prepare_upload(tmp_path, "owner/name", licence="gemma")
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "llm/notes.txt"])
+def test_links_that_lead_out_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_text("of this machine")
+    (folder / "llm").mkdir()
+    (folder / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(AudioLMError, match=f"a symbolic link leads out of the folder: {name} -> "):
+        prepare_upload(folder, "owner/name", licence="gemma")
+
+
 def test_a_repository_is_read_from_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from audiolm_compress.data.mpeg import mpeg_frames
 
 _UNKNOWN_LENGTH = 0xFFFFFFFF  # written by programs that write into a pipe and cannot return to the header
+_UNKNOWN_IN_W64 = 2**63 - 1  # as ffmpeg's begin with
 _MOST_CHUNKS = 1000  # before the samples; those of a recorder's notes are some ten
 _OGG_PAGE = struct.Struct("<4sBBqIIIB")  # RFC 3533 section 6, up to the number of segments
 _OGG_END_OF_STREAM = 0x04
@@ -120,7 +121,7 @@ def _chunked(file: BinaryIO, size: int, form: _Chunks) -> str | None:
         file.seek(position)
         name, length = head.unpack(file.read(head.size))
         if name.startswith(form.samples):
-            known = large if length == _UNKNOWN_LENGTH else length
+            known = large if length in (_UNKNOWN_LENGTH, _UNKNOWN_IN_W64) else length
             return _missing(position + head.size, known - form.own, size) if known else None
         if name == b"ds64":
             _, large = struct.unpack("<QQ", file.read(16).ljust(16, b"\0"))

@@ -12,7 +12,7 @@ scale in
 
 A matrix whose rows are no multiples of 32 is written in float16. Packed layers keep their integers where
 a block can hold them (gguf_blocks.py); the others, and all of them in the other types, are multiplied out.
-Tensor after tensor is made, written and forgotten: memory holds one at a time beside the model.
+gguf_tensors.py writes them.
 
 Layout and names: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and the package ``gguf``, which
 llama.cpp's own converter writes with.
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export.dense import REPLACEMENTS, sixteen_bit, tensor_makers
 from audiolm_compress.export.gguf_architecture import Architecture, architecture
 from audiolm_compress.export.gguf_blocks import BLOCK, Blocks, blocks_of, blocks_type
+from audiolm_compress.export.gguf_tensors import ROUNDED, Planned, check, write_tensors
 from audiolm_compress.export.gguf_vocabulary import vocabulary
 from audiolm_compress.export.llm import EMBEDDING, HEAD
 from audiolm_compress.salmonn.model import Salmonn
@@ -43,21 +44,8 @@ if TYPE_CHECKING:
     import gguf
 
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
-# Of a block's largest weight: how far a weight may be from what was written. Half a step, for q4_0 a whole
-# one as its longer side reaches further, and the rounding of the scale to float16.
-_STEPS = {"q8_0": 1 / 254 + 2**-11, "q4_0": 1 / 8 + 2**-11}
 _SIXTEEN_BIT = {torch.float16: "f16", torch.bfloat16: "bf16"}
 _LLAMA_BIASES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class Planned(NamedTuple):
-    """A tensor of the file: its name there, shape, type, what makes it, and its integers if it keeps them."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: gguf.GGMLQuantizationType
-    make: Callable[[], Tensor]
-    blocks: Callable[[], Blocks] | None = None
 
 
 def write_gguf(
@@ -99,7 +87,7 @@ def write_gguf(
         "general.description", f"LLM of an audio language model, audiolm-compress {__version__}"
     )
     writer.add_file_type(_file_type(kind))
-    if kind in _STEPS:
+    if kind in ROUNDED:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for key, value in built.metadata.items():
         _add(writer, f"{built.name}.{key}", value)
@@ -128,7 +116,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
             "--to gguf: head and embedding of the LLM differ, and llama.cpp's gemma2 has one matrix for both"
         )
     names = gguf.get_tensor_name_map(_of_name(gguf.MODEL_ARCH_NAMES, built.name), built.layers)
-    planned, notes, uneven, whole, again = [], [] if kind in _STEPS else list(packed), 0, 0, 0
+    planned, notes, uneven, whole, again = [], [] if kind in ROUNDED else list(packed), 0, 0, 0
     for name, make in makers.items():
         if name == HEAD and tied:
             continue
@@ -143,7 +131,7 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
                 "export --to safetensors16"
             )
         module = llm.get_submodule(layer) if last == "weight" else None
-        kept = blocks_type(module, kind) if kind in _STEPS else None
+        kept = blocks_type(module, kind) if kind in ROUNDED else None
         own = kept or _type(kind, name, shape)
         whole += kept is not None
         again += kept is None and isinstance(module, REPLACEMENTS)
@@ -167,74 +155,13 @@ def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[
         )
     if uneven:
         notes.append(f"{uneven} matrices are f16, as their rows are no multiples of {BLOCK}")
-    if kind in _STEPS and packed:
+    if kind in ROUNDED and packed:
         notes.append(f"{whole} packed matrices keep their integers, scales are float16")
         if again:
             notes.append(
                 f"{again} are multiplied out and rounded to {kind}; --gguf-type bf16 or f16 does not"
             )
     return planned, notes
-
-
-def write_tensors(writer: gguf.GGUFWriter, planned: list[Planned]) -> None:
-    """Write the file: its head, for which sizes are enough, then tensor after tensor."""
-    import gguf
-    import numpy as np
-
-    for one in planned:
-        size, unit = gguf.GGML_QUANT_SIZES[one.type][::-1]
-        count = torch.Size(one.shape).numel()
-        writer.add_tensor_info(
-            one.name, one.shape, np.dtype(np.float32), count // unit * size, raw_dtype=one.type
-        )
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for one in planned:
-            if one.blocks is not None:
-                writer.write_tensor_data(one.blocks().packed(one.type.name.lower()).numpy())
-                continue
-            tensor = one.make()
-            if tuple(tensor.shape) != one.shape:
-                raise AudioLMError(
-                    f"--to gguf: {one.name} is {list(tensor.shape)}, the LLM's config says "
-                    f"{list(one.shape)}; llama.cpp knows one width for all layers"
-                )
-            writer.write_tensor_data(gguf.quants.quantize(tensor.float().numpy(), one.type))
-    finally:
-        writer.close()
-
-
-def check(file: Path, planned: list[Planned]) -> None:
-    """Read a file and hold it against what it was made of.
-
-    Raises:
-        AudioLMError: a tensor is not there, not finite, or further off than its type's rounding.
-    """
-    import gguf
-
-    found = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
-    for one in planned:
-        read = found.pop(one.name)
-        values = torch.tensor(gguf.quants.dequantize(read.data, read.tensor_type)).reshape(one.shape)
-        kind = one.type.name.lower()
-        if one.blocks is not None:
-            good = torch.equal(values, one.blocks().values())
-        elif kind in _STEPS:
-            tensor = one.make().float()
-            blocks = tensor.unflatten(-1, (-1, BLOCK))
-            off = (values.unflatten(-1, (-1, BLOCK)) - blocks).abs()
-            good = bool((off <= _STEPS[kind] * blocks.abs().amax(-1, keepdim=True)).all())
-        else:
-            dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[kind]
-            good = torch.equal(values, one.make().float().to(dtype).float())
-        if not (good and values.isfinite().all()):
-            raise AudioLMError(
-                f"--to gguf: {one.name} is not read back as it was written in {kind}; nothing is kept; "
-                "numbers beyond 65504 need --gguf-type bf16"
-            )
-    assert not found, found
 
 
 def _expected(llm: Any) -> dict[str, tuple[int, ...]]:
@@ -266,7 +193,7 @@ def _type(kind: str, name: str, shape: tuple[int, ...]) -> str:
     """The type of a tensor in a file whose matrices are ``kind``."""
     if len(shape) < 2:
         return "f32"
-    if kind in _STEPS and shape[-1] % BLOCK:
+    if kind in ROUNDED and shape[-1] % BLOCK:
         return "f16"
     return "q8_0" if kind == "q4_0" and name in (EMBEDDING, HEAD) else kind
 

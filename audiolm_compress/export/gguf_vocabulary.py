@@ -13,24 +13,27 @@ llama.cpp has no merges there. It joins the neighbours whose *result* is the tok
 leftmost first, across all of the text. Scores are written as minus the rank of the merge that ends a token's
 path, the sequence of merges that the token's own characters go through. Then both compute the same if
 
-1. every token of several characters has such a path, or is no join of two others;
+1. the path of no token stops one merge too early, with two symbols that no merge joins;
 2. where the tokenizer splits texts before spaces, no token has a space inside.
 
 Why: a merge never crosses the border of a token of the result, so what happens to neighbours l, r that
-llama.cpp could join to a token t is what happens to the characters of t alone. Their path ends with exactly
-one pair, so that pair is (l, r), and it is a merge of the tokenizer with the rank that is t's score.
+llama.cpp could join to a token t is what happens to the characters of t alone: their path comes to (l, r).
+It does not stop there, so (l, r) is a merge of the tokenizer, with the rank that is t's score. A token whose
+path stops with three symbols or more is met by neither.
+
+Added tokens are cut out of texts before all this by both; but those with ``▁`` inside, such as Gemma's runs
+of spaces, are not where a text has spaces, so they count as any other.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.salmonn.model import Salmonn
-from audiolm_compress.salmonn.subwords import BYTES, METASPACE
+from audiolm_compress.salmonn.subwords import BYTES, METASPACE, merge
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # llama.cpp's llama_token_type
 UNSCORED = -1e6  # of tokens that no merge makes
@@ -54,6 +57,13 @@ class Vocabulary(NamedTuple):
     notes: tuple[str, ...]
 
 
+class MergePath(NamedTuple):
+    """How many symbols are ``left`` of a token's characters, and the rank of the ``last`` merge, if any."""
+
+    left: int
+    last: int | None
+
+
 def vocabulary(model: Salmonn) -> Vocabulary:
     """The tokenizer of ``model``, one token a row of its embedding.
 
@@ -70,14 +80,9 @@ def vocabulary(model: Salmonn) -> Vocabulary:
         if content["model"].get(option):
             raise _refused(f"it has {option}={content['model'][option]!r}")
     byte_level = "ByteLevel" in {step["type"] for step in _steps(content["pre_tokenizer"])}
-    kind = _byte_level(content) if byte_level else _sentencepiece(content)
     tokens, types = _tokens(model, content, byte_level)
-    metadata = {"ggml.tokens": tokens, "ggml.token_type": types, **kind.metadata}
-    if not byte_level:
-        ranks = _ranks(content["model"])
-        scores = {token: -float(rank) for token, rank in ranks.items() if rank is not None}
-        metadata["ggml.scores"] = [scores.get(token, UNSCORED) for token in tokens]
-    metadata |= _roles(model)
+    kind = _byte_level(content) if byte_level else _sentencepiece(content, tokens)
+    metadata = {"ggml.tokens": tokens, "ggml.token_type": types, **kind.metadata, **_roles(model)}
     if isinstance(tokenizer.chat_template, str):
         metadata["chat_template"] = tokenizer.chat_template
     notes = list(kind.notes)
@@ -120,7 +125,7 @@ def _byte_level(content: Mapping[str, Any]) -> Vocabulary:
     return Vocabulary({"ggml.model": "gpt2", "ggml.pre": name, "ggml.merges": merges}, tuple(notes))
 
 
-def _sentencepiece(content: Mapping[str, Any]) -> Vocabulary:
+def _sentencepiece(content: Mapping[str, Any], tokens: list[str]) -> Vocabulary:
     """The kind ``llama``, once it is sure that scores do what the merges do."""
     model, notes = content["model"], []
     if not (model.get("byte_fallback") and all(byte in model["vocab"] for byte in BYTES)):
@@ -128,33 +133,45 @@ def _sentencepiece(content: Mapping[str, Any]) -> Vocabulary:
     if model.get("ignore_merges"):
         raise _refused("it takes words that are tokens whole (ignore_merges)")
     prefix, splits = _spaces(content)
-    if prefix == "Metaspace":
+    if prefix in ("first", "always"):
         notes.append("llama.cpp puts a space before a text that begins with one too; the tokenizer does not")
-    added = {entry["content"] for entry in content["added_tokens"]}
-    ranks = _ranks(model)
-    for token in model["vocab"]:
-        if token in added or token in BYTES:
-            continue
+    if prefix == "first":
+        notes.append("llama.cpp puts a space before what follows a special token; the tokenizer does not")
+    paths = _paths(model)
+    apart = {entry["content"] for entry in content["added_tokens"] if METASPACE not in entry["content"]}
+    for token in model["vocab"].keys() - apart - set(BYTES):
         if splits and METASPACE in token[1:]:
             raise _refused(f"it splits texts at spaces, and llama.cpp would join {token!r} across them")
-        if len(token) > 1 and ranks[token] is None and _is_join(token, model["vocab"]):
+        if paths[token].left == 2:
             raise _refused(f"its merges do not lead to the token {token!r}, which llama.cpp would make")
-    metadata = {"ggml.model": "llama", "ggml.pre": "default", "ggml.add_space_prefix": bool(prefix)}
+    scores = {
+        token: -float(path.last) for token, path in paths.items() if path.left == 1 and path.last is not None
+    }
+    metadata = {
+        "ggml.model": "llama",
+        "ggml.pre": "default",
+        "ggml.add_space_prefix": bool(prefix),
+        "ggml.scores": [scores.get(token, UNSCORED) for token in tokens],
+    }
     return Vocabulary(metadata, tuple(notes))
 
 
 def _spaces(content: Mapping[str, Any]) -> tuple[str, bool]:
-    """What puts a space before texts ("" if nothing does), and whether texts are split before spaces."""
+    """Which texts get a space in front, and whether texts are split before spaces.
+
+    Those are none (""), all between special tokens ("each"), these but for such as begin with one
+    ("always"), or of the latter only what a text begins with ("first").
+    """
     prefix, splits, replaced = "", False, False
     for step in (*_steps(content["normalizer"]), *_steps(content["pre_tokenizer"])):
         match step:
             case {"type": "Prepend", "prepend": "▁"}:
-                prefix = "Prepend"
+                prefix = "each"
             case {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}:
                 replaced = True
             case {"type": "Metaspace", "replacement": "▁"}:
                 replaced, splits = True, splits or step["split"]
-                prefix = prefix if step["prepend_scheme"] == "never" else "Metaspace"
+                prefix = prefix if step["prepend_scheme"] == "never" else step["prepend_scheme"]
             case {"type": "Split", "pattern": {"String": " "}} if replaced:
                 pass  # there is no space any more
             case {"type": "Split", "pattern": {"String": "▁"}, "behavior": "MergedWithNext", "invert": False}:
@@ -170,29 +187,16 @@ def _spaces(content: Mapping[str, Any]) -> tuple[str, bool]:
     return prefix, splits
 
 
-def _ranks(model: Mapping[str, Any]) -> dict[str, int | None]:
-    """Of each token the rank of the merge that its path ends with; None where none leads to it."""
+def _paths(model: Mapping[str, Any]) -> dict[str, MergePath]:
+    """The path of each token."""
     merges = {(left, right): rank for rank, (left, right) in enumerate(model["merges"])}
-    return {token: _rank(token, model["vocab"], merges) for token in model["vocab"]}
+    return {token: _path(token, merges) for token in model["vocab"]}
 
 
-def _rank(token: str, vocab: Mapping[str, int], merges: Mapping[tuple[str, str], int]) -> int | None:
-    symbols, last = list(token), None
-    while len(symbols) > 1:
-        possible = [(merges[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in merges]
-        if not possible or any(symbol not in vocab for symbol in symbols):
-            return None
-        last, place = min(possible)
-        symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
-    return last
-
-
-def _is_join(token: str, vocab: Mapping[str, int]) -> bool:
-    """Whether llama.cpp could meet two neighbours that spell ``token``: others, or characters of no token."""
-    return any(
-        all(part in vocab or len(part) == 1 for part in (token[:place], token[place:]))
-        for place in range(1, len(token))
-    )
+def _path(token: str, merges: Mapping[tuple[str, str], int]) -> MergePath:
+    symbols = list(token)
+    ranks = [rank for rank, _ in merge(symbols, merges)]
+    return MergePath(len(symbols), ranks[-1] if ranks else None)
 
 
 def _tokens(model: Salmonn, content: Mapping[str, Any], byte_level: bool) -> tuple[list[str], list[int]]:

@@ -22,7 +22,7 @@ Normaliser, splitting into words, added tokens and decoder do not depend on the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -32,6 +32,14 @@ from audiolm_compress.errors import PassError
 
 METASPACE = "▁"  # what SentencePiece writes for a space; decoders turn it back, its bytes they do not
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+
+
+def merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> Iterator[tuple[int, str]]:
+    """Apply to ``symbols``, in place, merge after merge as BPE does; of each its rank and what it made."""
+    while possible := [(ranks[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in ranks]:
+        rank, place = min(possible)
+        symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+        yield rank, symbols[place]
 
 
 class Subwords:
@@ -122,21 +130,10 @@ class Subwords:
             return set()
         symbols = [character for character in token if character in self._ids]
         path = set(symbols)
-        whole = "".join(symbols) == token
-        while whole and len(symbols) > 1:
-            ranked = [
-                (rank, place)
-                for place, pair in enumerate(pairwise(symbols))
-                if (rank := self._ranks.get(pair)) is not None
-            ]
-            if not ranked:
-                whole = False
-                break
-            place = min(ranked)[1]
-            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
-            path.add(symbols[place])
-        if whole and symbols:
-            return path
+        if "".join(symbols) == token:
+            path |= {made for _, made in merge(symbols, self._ranks)}
+            if len(symbols) == 1:
+                return path
         # Not the merges lead here, but looking a word up, spelling a character or cutting out an added token.
         taken_whole = self._model.get("ignore_merges") or token in BYTES or number in self._added
         return set() if taken_whole else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -158,12 +157,15 @@ def test_ogg_without_its_last_page_is_refused(tmp_path: Path) -> None:
     assert "end-of-stream" in try_audio(path, "first")[0]
 
 
-def test_a_wav_of_unknown_length_is_accepted(tmp_path: Path) -> None:
-    path = tmp_path / "piped.wav"
+@pytest.mark.parametrize(
+    ("form", "place", "unknown"), [("WAV", 4, b"\xff" * 4), ("W64", 16, b"\xff" * 7 + b"\x7f")]
+)
+def test_a_wav_of_unknown_length_is_accepted(tmp_path: Path, form: str, place: int, unknown: bytes) -> None:
+    path = tmp_path / f"piped.{form.lower()}"
     soundfile.write(path, tone(1.5), 16_000, subtype="PCM_16")
     content = bytearray(path.read_bytes())
-    at = content.index(b"data") + 4
-    content[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
+    at = content.index(b"data") + place
+    content[at : at + len(unknown)] = unknown
     path.write_bytes(content)
     assert len(load_audio(path).waveform) == 24_000
 

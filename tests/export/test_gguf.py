@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,58 @@ def without_a_merge(part: dict[str, Any]) -> dict[str, Any]:
     return part | {"merges": [pair for pair in part["merges"] if pair != ["▁th", "e"]]}
 
 
+def with_token(token: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """A vocabulary with ``token``, to which no merge leads, in the place of another."""
+
+    def change_model(part: dict[str, Any]) -> dict[str, Any]:
+        vocab = {token if one == "aption." else one: number for one, number in part["vocab"].items()}
+        return part | {"vocab": vocab, "merges": [pair for pair in part["merges"] if "".join(pair) in vocab]}
+
+    return change_model
+
+
+def test_a_token_that_nobody_makes_is_written(small_model: Loader, tmp_path: Path) -> None:
+    """It is "r" and "ing", two tokens, but the merge to "ri" comes before both could be neighbours."""
+    model = small_model("gemma")
+    model.merge_lora()
+    change(model, {"model": with_token("ring")})
+    write_gguf(model, tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path, gguf_file=file_of(tmp_path).name)
+    for text in ("a ring", "rings during"):
+        expected = model.tokenizer(text).input_ids
+        assert model.tokenizer.convert_tokens_to_ids("ring") not in expected
+        assert again(text).input_ids == expected
+
+
+def test_runs_of_spaces_are_held_against_the_merges(small_model: Loader, tmp_path: Path) -> None:
+    """An added token is cut out of texts that have it, and none with spaces has its signs for them."""
+    model = small_model("gemma")
+    model.merge_lora()
+    number = model.tokenizer.convert_tokens_to_ids("aption.")
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    added = {"id": number, "content": "▁▁", **flags}
+    parts = {"pre_tokenizer": lambda _: None, "added_tokens": lambda entries: [*entries, added]}
+    change(model, {**parts, "model": with_token("▁▁")})
+    assert number not in model.tokenizer("two  spaces").input_ids
+    with pytest.raises(AudioLMError, match="do not lead to the token '▁▁'"):
+        write_gguf(model, tmp_path)
+
+
+@pytest.mark.parametrize(("scheme", "said"), [("always", 1), ("first", 2)])
+def test_where_spaces_are_put_in_front_is_noted(
+    small_model: Loader, tmp_path: Path, scheme: str, said: int
+) -> None:
+    """Vicuna's tokenizer is one of "first" in transformers 5."""
+    model = small_model("gemma")
+    model.merge_lora()
+    step = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": True}
+    change(model, {"normalizer": lambda _: None, "pre_tokenizer": lambda _: step})
+    notes = write_gguf(model, tmp_path)
+    assert sum("llama.cpp puts a space before" in note for note in notes) == said
+    fields = gguf.GGUFReader(file_of(tmp_path)).fields
+    assert fields["tokenizer.ggml.add_space_prefix"].contents()
+
+
 @pytest.mark.parametrize(
     ("variant", "parts", "message"),
     [
@@ -316,9 +369,18 @@ def test_numbers_too_large_for_float16_leave_nothing(small_model: Loader, tmp_pa
     with torch.no_grad():
         model.causal_lm.lm_head.weight[0, 0] = 1e6
     folder = store.save(model, tmp_path / "model")
-    with pytest.raises(AudioLMError, match="65504"), pytest.warns(RuntimeWarning, match="overflow"):
+    with pytest.raises(AudioLMError, match=r"output.weight has numbers up to 1e\+06.*--gguf-type bf16"):
         export(folder, "gguf", tmp_path / "gguf", gguf_type="f16")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_one_width_for_all_layers(rounded: Loader, tmp_path: Path) -> None:
+    model = rounded("gemma", Scheme(4, 32))
+    narrow = model.get_submodule("llm.model.layers.1.self_attn.k_proj")
+    model.replace_module("llm.model.layers.1.mlp.up_proj", copy.deepcopy(narrow))
+    for kind in ("q4_0", "bf16"):
+        with pytest.raises(AudioLMError, match=r"blk\.1\.ffn_up\.weight is \[.*one width for all layers"):
+            write_gguf(model, tmp_path, kind=kind)
 
 
 def test_the_command_offers_every_type() -> None:
