@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The question that ends a message about an unknown word; empty: nothing known is near."""
+    close = get_close_matches(word, [*known], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
 
 class AudioLMError(Exception):
     """Base of all errors that come from the user's input; the command line turns it into exit code 2."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from audiolm_compress.errors import did_you_mean
 from audiolm_compress.recipe_source import KeyPath, Source, dotted
 
 _MARKER = "choose"
@@ -143,8 +144,7 @@ def _range(listed: dict[str, Any]) -> tuple[Any, ...]:
     """The numbers from, from + step, ... up to and including ``to``."""
     unknown = [key for key in listed if key not in _RANGE]
     if unknown:
-        close = get_close_matches(str(unknown[0]), _RANGE, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(str(unknown[0]), _RANGE)
         raise ValueError(f"unknown key {unknown[0]!r}{hint} (keys: {', '.join(_RANGE)})")
     missing = [key for key in _RANGE if key not in listed]
     if missing:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from audiolm_compress.errors import did_you_mean
 from audiolm_compress.recipe_source import KeyPath, Source, dotted
 
 
@@ -89,13 +89,13 @@ def _message(schema: type[BaseModel], error: Mapping[str, Any]) -> tuple[str, st
     found = f"found {_shown(error['input'])}; expected "
     if kind == "extra_forbidden":
         keys = [key for model in _models_at(schema, loc[:-1]) for key in _keys(model)]
-        return f"unknown key{_did_you_mean(str(loc[-1]), keys)}{_listing('keys', keys)}", ""
+        return f"unknown key{did_you_mean(str(loc[-1]), keys)}{_listing('keys', keys)}", ""
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         passes = [_tag(model) for model in _models_at(schema, loc)]
         if kind == "union_tag_not_found":
             return f"the entry names no pass{_listing('passes', passes)}", ""
         tag = context["tag"]
-        return f"unknown pass {tag!r}{_did_you_mean(tag, passes)}{_listing('passes', passes)}", ""
+        return f"unknown pass {tag!r}{did_you_mean(tag, passes)}{_listing('passes', passes)}", ""
     if kind == "missing":
         return "is missing", ""
     if kind == "too_short":
@@ -142,11 +142,6 @@ def _tag(model: type[BaseModel]) -> Any:
 
 def _keys(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _listing(what: str, names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from audiolm_compress.errors import RecipeError
+from audiolm_compress.errors import RecipeError, did_you_mean
 from audiolm_compress.untrusted.yaml_text import compose, read_yaml_text
 
 _OVERRIDE = "--set "  # how the place of an override begins
@@ -54,14 +54,14 @@ class Source:
         """Read a YAML file.
 
         Raises:
-            RecipeError: the file is missing or is not YAML.
+            RecipeError: the file is missing, is not YAML, or is an upstream config.
         """
         try:
             text = read_yaml_text(path)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             reason = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else reason
-            raise RecipeError(f"{path}: cannot read the recipe: {reason}") from None
+            raise RecipeError(f"{path}: cannot read the recipe: {reason}{_near_file(path)}") from None
         try:
             root = compose(text)
             content = yaml.safe_load(text)
@@ -72,6 +72,12 @@ class Source:
         if not isinstance(content, dict):
             raise RecipeError(
                 f"{path}: a recipe is a mapping with the key `passes`, found {type(content).__name__}"
+            )
+        if "model" in content and "passes" not in content:
+            raise RecipeError(
+                f"{path}: has the section `model` of an upstream config and no `passes`, so it is no recipe; "
+                f"`audiolm-compress train {path}` trains by it, and a recipe compresses its model with "
+                f"--baseline {path}"
             )
         source = cls(str(path), path.resolve().parent, _unshared(content))
         assert root is not None  # the content is a mapping
@@ -136,6 +142,16 @@ class Source:
             above = (path[:length] for length in range(len(path) + 1))
             (given if overridden.intersection(above) else written).add(text)
         return {"folder": self.folder, "here": given - written}
+
+
+def _near_file(path: Path) -> str:
+    """The question whether another YAML file of the folder of a missing one is meant; empty: none is near."""
+    try:
+        found = [] if path.exists() else [*path.parent.iterdir()]
+    except OSError:
+        return ""  # the folder itself is not there, or not readable
+    names = sorted(file.name for file in found if file.suffix in {".yaml", ".yml"})
+    return did_you_mean(path.name, names)
 
 
 def _texts(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:

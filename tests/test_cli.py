@@ -87,7 +87,31 @@ def test_other_wrong_input_is_one_message(tmp_path: Path, capsys: pytest.Capture
     assert "gone.wav: missing" in failure(capsys, "transcribe", str(tmp_path / "gone.wav"))
     assert "no such file" in failure(capsys, "bench", "tiny", "--data", str(tmp_path / "gone.json"))
     assert "Missing argument" in failure(capsys, "transcribe")
-    assert "No such command" in failure(capsys, "transscribe")
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "search"])
+def test_a_config_for_another_command_names_that_command(
+    command: str, parity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = parity / "gemma" / "config.yaml"
+    assert f"`audiolm-compress train {config}`" in failure(capsys, command, str(config))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE, encoding="utf-8")
+    assert f"`audiolm-compress run {recipe}`" in failure(capsys, "train", str(recipe))
+
+
+def test_a_misspelt_command_or_recipe_is_answered_by_a_near_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = failure(capsys, "transscribe")
+    assert "No such command 'transscribe'; did you mean 'transcribe'? (commands: run, plan," in told
+    told = failure(capsys, "chat")
+    assert "No such command 'chat' (commands: run, plan," in told
+    (tmp_path / "gemma2_4bit.yaml").write_text(RECIPE, encoding="utf-8")
+    for wrong in ("gemma_4bit.yaml", "gemma2_4bit"):
+        assert "; did you mean 'gemma2_4bit.yaml'?" in failure(capsys, "run", str(tmp_path / wrong))
+    assert "did you mean" not in failure(capsys, "run", str(tmp_path / "nothing.yaml"))
+    assert "did you mean" not in failure(capsys, "run", str(tmp_path / "gone" / "gemma2_4bit.yaml"))
 
 
 def test_debug_shows_where_an_error_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

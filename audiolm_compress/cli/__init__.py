@@ -34,7 +34,7 @@ from audiolm_compress.cli.run import run
 from audiolm_compress.cli.score import score, validate
 from audiolm_compress.cli.search import search
 from audiolm_compress.cli.train import train
-from audiolm_compress.errors import AudioLMError
+from audiolm_compress.errors import AudioLMError, did_you_mean
 from audiolm_compress.faults import explanation
 
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
@@ -59,7 +59,17 @@ missed, 130 interrupted.
 
 
 class Grouped(click.Group):
-    """A group whose help lists commands by what they are for."""
+    """A group whose help lists commands by what they are for, and which suggests one for a misspelt one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, but that an unknown name is told with the nearest one and all that there are."""
+        name = args[0]
+        if name not in self.commands and not name.startswith("-") and not ctx.resilient_parsing:
+            known = [*self.commands]
+            ctx.fail(f"No such command {name!r}{did_you_mean(name, known)} (commands: {', '.join(known)})")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One section a purpose, all with the same left column."""

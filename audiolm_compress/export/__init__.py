@@ -21,7 +21,7 @@ from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export.card import Form, card
 from audiolm_compress.export.gguf import write_gguf
 from audiolm_compress.export.gptq import write_gptq
-from audiolm_compress.export.onnx import USE, write_onnx
+from audiolm_compress.export.onnx import USE, check_request, write_onnx
 from audiolm_compress.export.parts import write_parts
 from audiolm_compress.export.upstream import write_upstream
 from audiolm_compress.folders import whole_folder
@@ -114,6 +114,8 @@ def export(
         if form != "gguf":
             raise AudioLMError(f"--gguf-type is for --to gguf alone, and this is --to {form}; leave it out")
         write = partial(write_gguf, kind=gguf_type)
+    if form == "onnx":
+        check_request(dtype)  # before minutes of loading
     with whole_folder(Path(out), is_export) as work:
         with warnings.catch_warnings():
             # How fast our kernels are does not matter to what is written.

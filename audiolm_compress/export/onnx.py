@@ -93,7 +93,8 @@ def write_onnx(model: Salmonn, folder: Path, dtype: torch.dtype | None = None) -
     Raises:
         AudioLMError: a package is missing, a part has no plain form, or a file does not give what torch does.
     """
-    _check_possible(model, dtype)
+    check_request(dtype)
+    _check_possible(model)
     notes: list[str] = []
     parts: dict[str, Any] = {}
     batches = [Heard(clips) for clips in check_clips()]
@@ -240,7 +241,12 @@ def _chirp(samples: int) -> Tensor:
     return torch.sin(torch.pi * 3000 * samples / SAMPLE_RATE * time.square()) * time * 0.5
 
 
-def _check_possible(model: Salmonn, dtype: torch.dtype | None) -> None:
+def check_request(dtype: torch.dtype | None) -> None:
+    """What can be said before a model is loaded.
+
+    Raises:
+        AudioLMError: a type is asked for, or a package is missing.
+    """
     if dtype is not None:
         raise AudioLMError("--dtype: ONNX files are float32; leave it out")
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
@@ -248,6 +254,9 @@ def _check_possible(model: Salmonn, dtype: torch.dtype | None) -> None:
             f"--to onnx needs {', '.join(missing)}, not installed here; "
             f"pip install -c constraints.txt 'audiolm-compress[onnx]'"
         )
+
+
+def _check_possible(model: Salmonn) -> None:
     if model.audio_encoder is not None and not isinstance(model.audio_encoder, Beats):
         raise AudioLMError(
             f"the audio encoder is a {type(model.audio_encoder).__name__}; only BEATs is written as ONNX"

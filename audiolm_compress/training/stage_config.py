@@ -131,9 +131,14 @@ def stage_config(content: Mapping[str, Any], path: Path) -> StageConfig:
     """Check a config.
 
     Raises:
-        DataError: lists every key that is unknown, missing or of a wrong value.
+        DataError: lists every key that is unknown, missing or of a wrong value; or it is a recipe.
         BaselineError: a section is missing.
     """
+    if "passes" in content:
+        raise DataError(
+            f"{path}: has `passes`, so it is a recipe and no training config; "
+            f"`audiolm-compress run {path}` carries it out"
+        )
     sections = {name: config_section(content, name, path) for name in ("model", "run", "datasets")}
     problems, ignored = [], []
     problems += [
