@@ -139,7 +139,10 @@ def _sentencepiece(content: Mapping[str, Any], tokens: list[str]) -> Vocabulary:
         notes.append("llama.cpp puts a space before what follows a special token; the tokenizer does not")
     paths = _paths(model)
     apart = {entry["content"] for entry in content["added_tokens"] if METASPACE not in entry["content"]}
-    for token in model["vocab"].keys() - apart - set(BYTES):
+    apart.update(BYTES)
+    for token in model["vocab"]:
+        if token in apart:
+            continue
         if splits and METASPACE in token[1:]:
             raise _refused(f"it splits texts at spaces, and llama.cpp would join {token!r} across them")
         if paths[token].left == 2:
