@@ -74,10 +74,10 @@ class Source:
                 f"{path}: a recipe is a mapping with the key `passes`, found {type(content).__name__}"
             )
         if "model" in content and "passes" not in content:
+            training = f"; `audiolm-compress train {path}` trains by it" if "run" in content else ""
             raise RecipeError(
                 f"{path}: has the section `model` of an upstream config and no `passes`, so it is no recipe; "
-                f"`audiolm-compress train {path}` trains by it, and a recipe compresses its model with "
-                f"--baseline {path}"
+                f"give a recipe, and the model to compress with --baseline {path}{training}"
             )
         source = cls(str(path), path.resolve().parent, _unshared(content))
         assert root is not None  # the content is a mapping

@@ -95,6 +95,9 @@ def test_a_config_for_another_command_names_that_command(
 ) -> None:
     config = parity / "gemma" / "config.yaml"
     assert f"`audiolm-compress train {config}`" in failure(capsys, command, str(config))
+    decoding = tmp_path / "decode.yaml"
+    decoding.write_text("model: {}\n", encoding="utf-8")
+    assert failure(capsys, command, str(decoding)).endswith(f"--baseline {decoding}\n")
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE, encoding="utf-8")
     assert f"`audiolm-compress run {recipe}`" in failure(capsys, "train", str(recipe))
