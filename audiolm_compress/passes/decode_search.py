@@ -87,7 +87,7 @@ class DecodeSearch(Search):
 
     @model_validator(mode="after")
     def _beams_for_their_penalty(self) -> DecodeSearch:
-        if set(self.num_beams) == {1}:
+        if set(self.num_beams) == {1} and self.length_penalty:
             instead = "add a number of beams above 1"
             refuse_idle(self, "length_penalty", beside="num_beams: [1]", instead=instead)
         return self

@@ -61,7 +61,7 @@ def tell(
 def test_stories_are_short_and_listed() -> None:
     index = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for story in STORIES:
-        assert len(story.read_text(encoding="utf-8").splitlines()) < 60, story
+        assert len(story.read_text(encoding="utf-8").splitlines()) < 70, story
         assert f"[{story.name}]({story.name})" in index
     assert {story.stem for story in STORIES} == {"quick_start", "own_data", "search_under_budget", "listen"}
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from audiolm_compress import recipe
+from audiolm_compress import recipe_sections
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.measurement.measurements import Measurements
 from audiolm_compress.metrics.scores import SCORES
@@ -31,9 +31,9 @@ def test_objectives_are_ratios_of_sizes_and_the_candidates_scores(
 
 
 def test_every_score_can_be_a_goal_and_an_objective(measured: Callable[..., Measurements]) -> None:
-    assert tuple(OBJECTIVES) == get_args(recipe.Objective)
+    assert tuple(OBJECTIVES) == get_args(recipe_sections.Objective)
     decreases = {f"{name}_decrease" for name in SCORES} - {"wer_decrease"}
-    goals = recipe.Goals(wer_increase=0.2, **dict.fromkeys(decreases, 0.2))
+    goals = recipe_sections.Goals(wer_increase=0.2, **dict.fromkeys(decreases, 0.2))
     report = Report.of(measured(), measured(errors=(1, 2, 3, 2)), environment={}, goals=goals)
     reached = {goal.name: goal.reached for goal in report.goals if goal.reached is not None}
     assert reached == {"wer_increase": pytest.approx(0.1), "cider_d_decrease": 0.0}

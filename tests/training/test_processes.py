@@ -57,7 +57,7 @@ def test_killed_at_any_moment_ends_bit_by_bit_like_a_quiet_run(tmp_path: Path, p
     torch.set_num_threads(1)  # as there: sums of other orders round otherwise
     try:
         model = programs.Network(600)
-        settings, validate = programs.KILLED, programs.validate
+        settings, validate = programs.KILLED.model_copy(update={"save_every": 0}), programs.validate
         result = programs.train(model, programs.plan, programs.loss, settings, validate=validate)
     finally:
         torch.set_num_threads(threads)
