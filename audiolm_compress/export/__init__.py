@@ -19,9 +19,9 @@ import torch
 from audiolm_compress import __version__
 from audiolm_compress.errors import AudioLMError
 from audiolm_compress.export.card import Form, card
-from audiolm_compress.export.gguf import write_gguf
+from audiolm_compress.export.gguf import check_gguf, write_gguf
 from audiolm_compress.export.gptq import write_gptq
-from audiolm_compress.export.onnx import USE, check_request, write_onnx
+from audiolm_compress.export.onnx import USE, check_onnx, write_onnx
 from audiolm_compress.export.parts import write_parts
 from audiolm_compress.export.upstream import write_upstream
 from audiolm_compress.folders import whole_folder
@@ -78,6 +78,7 @@ FORMS: Mapping[str, tuple[Form, Write]] = {
         write_upstream,
     ),
 }
+CHECKS: Mapping[str, Callable[[torch.dtype | None], None]] = {"gguf": check_gguf, "onnx": check_onnx}
 
 
 class Exported(NamedTuple):
@@ -114,8 +115,8 @@ def export(
         if form != "gguf":
             raise AudioLMError(f"--gguf-type is for --to gguf alone, and this is --to {form}; leave it out")
         write = partial(write_gguf, kind=gguf_type)
-    if form == "onnx":
-        check_request(dtype)  # before minutes of loading
+    if form in CHECKS:
+        CHECKS[form](dtype)  # before minutes of loading
     with whole_folder(Path(out), is_export) as work:
         with warnings.catch_warnings():
             # How fast our kernels are does not matter to what is written.

@@ -63,13 +63,7 @@ def write_gguf(
         AudioLMError: the package gguf is missing, llama.cpp would run another model, or a tensor is not read
             back as it was written.
     """
-    if dtype is not None:
-        raise AudioLMError("--dtype: weights of GGUF files have types of their own; give --gguf-type instead")
-    if find_spec("gguf") is None:
-        raise AudioLMError(
-            "--to gguf needs the package gguf, not installed here; "
-            "pip install -c constraints.txt 'audiolm-compress[gguf]'"
-        )
+    check_gguf(dtype)
     import gguf
 
     llm = model.causal_lm
@@ -96,6 +90,21 @@ def write_gguf(
     write_tensors(writer, planned)
     check(folder / f"{name}.gguf", planned)
     return (f"{name}.gguf has {len(planned)} tensors, matrices in {kind}", *notes, *built.notes, *words.notes)
+
+
+def check_gguf(dtype: torch.dtype | None) -> None:
+    """What can be said before a model is loaded.
+
+    Raises:
+        AudioLMError: a type is asked for, or the package gguf is missing.
+    """
+    if dtype is not None:
+        raise AudioLMError("--dtype: weights of GGUF files have types of their own; give --gguf-type instead")
+    if find_spec("gguf") is None:
+        raise AudioLMError(
+            "--to gguf needs the package gguf, not installed here; "
+            "pip install -c constraints.txt 'audiolm-compress[gguf]'"
+        )
 
 
 def plan(llm: Any, built: Architecture, kind: str) -> tuple[list[Planned], list[str]]:

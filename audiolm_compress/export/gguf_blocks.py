@@ -64,11 +64,10 @@ def blocks_type(module: nn.Module | None, kind: str) -> str | None:
 def blocks_of(module: nn.Module) -> Blocks:
     """The integers and scales of a module that has a ``blocks_type``."""
     if isinstance(module, QuantizedLinear):
-        codes, scales, zeros = stored_parts(module.shape, module.stored())
+        codes, scales, _ = stored_parts(module.shape, module.stored())  # zeros are the middle
         width = module.scheme.width(module.in_features)
         integers = codes.T.to(torch.int16) - module.scheme.middle
         spread = scales.T.repeat_interleave(width // BLOCK, 1)[:, : module.in_features // BLOCK]
-        del zeros  # the middle everywhere
     else:
         embedding = module.embedding if isinstance(module, TiedHead) else module
         assert isinstance(embedding, QuantizedEmbedding)

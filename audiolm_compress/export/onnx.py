@@ -93,7 +93,7 @@ def write_onnx(model: Salmonn, folder: Path, dtype: torch.dtype | None = None) -
     Raises:
         AudioLMError: a package is missing, a part has no plain form, or a file does not give what torch does.
     """
-    check_request(dtype)
+    check_onnx(dtype)
     _check_possible(model)
     notes: list[str] = []
     parts: dict[str, Any] = {}
@@ -241,7 +241,7 @@ def _chirp(samples: int) -> Tensor:
     return torch.sin(torch.pi * 3000 * samples / SAMPLE_RATE * time.square()) * time * 0.5
 
 
-def check_request(dtype: torch.dtype | None) -> None:
+def check_onnx(dtype: torch.dtype | None) -> None:
     """What can be said before a model is loaded.
 
     Raises:

@@ -44,9 +44,9 @@ def from_hub(source: str, patterns: Sequence[str] | None = None, token: str | No
         answered = isinstance(error.__cause__, HfHubHTTPError)
         if isinstance(error, LocalEntryNotFoundError) and not answered:
             raise BaselineError(
-                f"baseline {source}: no such folder here, and neither a network nor a copy in the cache "
+                f"model {source}: no such folder here, and neither a network nor a copy in the cache "
                 f"{constants.HF_HUB_CACHE}; where there is a network: hf download {repository}"
                 + (f" --revision {revision}" if revision else "")
             ) from error
         told = " ".join(str(error).split()) or type(error).__name__
-        raise BaselineError(f"baseline {source}: no such folder here, and the hub gave: {told}") from error
+        raise BaselineError(f"model {source}: no such folder here, and the hub gave: {told}") from error
