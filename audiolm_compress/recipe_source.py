@@ -133,7 +133,7 @@ class Source:
     def context(self) -> dict[str, Any]:
         """From where `settings.resolve` takes relative paths: those of overrides from the working directory.
 
-        A text that the recipe itself has, too, counts as the recipe's.
+        Texts that the recipe itself has, too, are ``unclear`` where the two folders differ.
         """
         overridden = {path for path, place in self.places.items() if place.startswith(_OVERRIDE)}
         given: set[str] = set()
@@ -141,7 +141,7 @@ class Source:
         for path, text in _texts(self.content, ()):
             above = (path[:length] for length in range(len(path) + 1))
             (given if overridden.intersection(above) else written).add(text)
-        return {"folder": self.folder, "here": given - written}
+        return {"folder": self.folder, "here": given - written, "unclear": given & written}
 
 
 def _near_file(path: Path) -> str:

@@ -43,13 +43,26 @@ def resolve(value: str, info: ValidationInfo) -> Path:
     Those of overrides start there, too (`recipe_source.Source.context`).
 
     Raises:
-        ValueError: it cannot be looked up: too long, without permission, or a link to itself.
+        ValueError: it cannot be looked up: too long, without permission, or a link to itself; or recipe and
+            override have the same text, which means two places.
     """
     context = info.context or {}
-    folder = Path.cwd() if value in context.get("here", ()) else context.get("folder", Path.cwd())
+    if value in context.get("here", ()):
+        return _looked_up(Path.cwd(), value)
+    path = _looked_up(context.get("folder", Path.cwd()), value)
+    if value in context.get("unclear", ()):
+        typed = _looked_up(Path.cwd(), value)
+        if typed != path and typed.exists():
+            raise ValueError(
+                f"{value} is {path} in the recipe and {typed} behind --set; give it in full there"
+            )
+    return path
+
+
+def _looked_up(start: Path, value: str) -> Path:
     try:
-        path = (folder / at_home(value)).resolve()
-        path.exists()  # True or False, unless one of the reasons above lies in the way
+        path = (start / at_home(value)).resolve()
+        path.exists()  # True or False, unless one of the reasons of `resolve` lies in the way
     except (OSError, RuntimeError) as error:
         raise ValueError(f"cannot look up {value[:80]!r}: {error.args[-1]}") from error
     return path

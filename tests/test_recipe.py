@@ -178,16 +178,23 @@ def test_relative_paths_of_overrides_start_where_they_are_typed(
     assert recipe.name == "recipes"
 
 
-def test_a_path_that_recipe_and_override_name_alike_is_the_recipes(
+def test_a_path_that_recipe_and_override_name_alike_must_be_one_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "recipes").mkdir()
-    for name in ("own.json", "recipes/own.json"):
-        (tmp_path / name).write_text("{}", encoding="utf-8")
+    ours = tmp_path / "recipes" / "own.json"
+    ours.write_text("{}", encoding="utf-8")
     file = write(tmp_path / "recipes", "data: {calibration: own.json}\npasses: [{pass: merge_lora}]")
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(file, ["data.test=own.json"])
-    assert recipe.data.test == (recipe.data.calibration,) == (str(tmp_path / "recipes" / "own.json"),)
+    assert recipe.data.test == (recipe.data.calibration,) == (str(ours),), "no other file is there"
+    (tmp_path / "own.json").write_text("{}", encoding="utf-8")
+    assert f"own.json is {ours} in the recipe and {tmp_path / 'own.json'} behind --set" in message(
+        file, "data.test=own.json"
+    )
+    assert load_recipe(file, [f"data.test={tmp_path / 'own.json'}"]).data.test == (
+        str(tmp_path / "own.json"),
+    )
 
 
 def test_what_is_no_path_may_be_a_hub_id() -> None:
