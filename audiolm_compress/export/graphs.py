@@ -129,6 +129,7 @@ class _AnyLength(BeatsEncoder):
 
     def __init__(self, encoder: BeatsEncoder) -> None:
         nn.Module.__init__(self)
+        self.training = encoder.training  # a new module trains, and would drop layers at random
         self.config = encoder.config
         self.pos_conv, self.layers, self.layer_norm = encoder.pos_conv, encoder.layers, encoder.layer_norm
         self.farthest = self.config.max_distance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,19 @@ def test_audio_states_are_those_of_beats(small_model: Loader, lengths: tuple[int
     expected = model.encode_sound(clips)
     with torch.no_grad():
         found = AudioGraph(model.audio_encoder)(*padded_sounds(model, clips).values())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_audio_graph_drops_no_layer_at_random(small_model: Loader) -> None:
+    """Neither dropout nor layer drop of a model that does not train."""
+    model = small_model()
+    assert model.audio_encoder is not None
+    model.audio_encoder.config = replace(model.audio_encoder.config, encoder_layerdrop=1.0)
+    model.audio_encoder.encoder.config = model.audio_encoder.config
+    inputs = padded_sounds(model, noise(16_000)).values()
+    expected = model.encode_sound(noise(16_000))
+    with torch.no_grad():
+        found = AudioGraph(model.audio_encoder)(*inputs)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
